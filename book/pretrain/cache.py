@@ -1,0 +1,89 @@
+"""Trained weights that go from chapter to chapter, and are never trained twice.
+
+A file name is a hash of everything that decides what the weights are: the method,
+the data, the settings, the seed, and the source code of the networks. Files are
+written under a temporary name and then renamed, so a file that exists is whole.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+CODE = ("layers.py", "models.py", "objectives.py")
+
+
+def folder() -> Path:
+    """Return the cache folder: `PRETRAIN_CACHE`, or `.cache` beside the package."""
+    default = Path(__file__).parent.parent / ".cache"
+    path = Path(os.environ.get("PRETRAIN_CACHE", default))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` with a temporary path, then rename it: all of `path`, or nothing."""
+    suffix = "".join(path.suffixes)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=suffix)
+    os.close(handle)
+    try:
+        write(Path(temporary))
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def digest(arrays: list[np.ndarray]) -> str:
+    """Hash the contents of arrays."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def key_hash(**key: object) -> str:
+    """Hash what decides the weights, together with the code of the networks.
+
+    The values of `key` must be representable as JSON: numbers, strings, lists.
+    """
+    found = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
+    found.update(keras.backend.backend().encode())
+    for name in CODE:
+        found.update((Path(__file__).parent / name).read_bytes())
+    return found.hexdigest()[:16]
+
+
+def train_once(
+    model: keras.Model, train: Callable[[], dict[str, list[float]]], **key: object
+) -> dict[str, list[float]]:
+    """Fill `model` with trained weights: from the cache, or else by training.
+
+    Args:
+        model: a built model; its weights are overwritten.
+        train: trains `model` and returns the history, lists of numbers by name.
+        key: everything that decides the result, such as `method="autoencoder",
+            images=digest([x]), epochs=20, seed=0`.
+
+    Returns:
+        The history of the training run, now or back then.
+    """
+    stem = f"{key.get('method', 'model')}-{key_hash(**key)}"
+    weights = folder() / f"{stem}.weights.h5"
+    history_file = folder() / f"{stem}.json"
+    if weights.exists():
+        try:
+            model.load_weights(weights)
+            return json.loads(history_file.read_text())
+        except (OSError, ValueError, KeyError) as error:
+            print(f"{weights.name} is damaged ({error}): training it again.")
+    history = train()
+    history = {name: [float(v) for v in values] for name, values in history.items()}
+    write_whole(history_file, lambda path: path.write_text(json.dumps(history)))
+    write_whole(weights, model.save_weights)
+    return history

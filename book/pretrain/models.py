@@ -1,0 +1,144 @@
+"""Encoders, decoders, heads: plain functions that return a `keras.Model`.
+
+Encoders take images with values from 0 to 255 and scale them to [0, 1] themselves.
+Decoders give images in [0, 1].
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import keras
+from keras import layers
+
+Shape = tuple[int, ...]
+
+# With Keras' default of 0.99 the running statistics lag hundreds of steps behind,
+# and a short training run is evaluated with statistics that never converged.
+NORM_MOMENTUM = 0.9
+
+
+def dense_encoder(
+    input_shape: Shape, code_size: int, hidden: Sequence[int] = ()
+) -> keras.Model:
+    """Encode an image into a vector through dense layers.
+
+    After Hinton & Salakhutdinov (2006).
+
+    Shapes: `input_shape` → (code_size,). Hidden layers use ReLU, the code is linear.
+    """
+    image = keras.Input(input_shape, name="image")
+    h = layers.Rescaling(1 / 255, name="scale")(image)
+    h = layers.Flatten(name="flatten")(h)
+    for i, units in enumerate(hidden, 1):
+        h = layers.Dense(units, activation="relu", name=f"dense{i}")(h)
+    code = layers.Dense(code_size, name="code")(h)
+    return keras.Model(image, code, name="dense_encoder")
+
+
+def dense_decoder(
+    output_shape: Shape, code_size: int, hidden: Sequence[int] = ()
+) -> keras.Model:
+    """Decode a vector into an image through dense layers.
+
+    Shapes: (code_size,) → `output_shape`. The output is linear, so with no hidden
+    layer the decoder is an affine map.
+    """
+    code = keras.Input((code_size,), name="code")
+    h = code
+    for i, units in enumerate(hidden, 1):
+        h = layers.Dense(units, activation="relu", name=f"dense{i}")(h)
+    h = layers.Dense(prod(output_shape), name="pixels")(h)
+    image = layers.Reshape(output_shape, name="image")(h)
+    return keras.Model(code, image, name="dense_decoder")
+
+
+def conv_encoder(
+    input_shape: Shape = (32, 32, 3), filters: Sequence[int] = (32, 64, 128)
+) -> keras.Model:
+    """Encode an image into a map of features by strided convolutions.
+
+    Each stage is a 3 by 3 convolution of stride 2, normalised over the batch
+    (Ioffe & Szegedy, 2015), then ReLU. The last of `filters` is the depth of the code.
+
+    Shapes: 32×32×3 → 16×16×32 → 8×8×64 → 4×4×128, with the default filters.
+    """
+    image = keras.Input(input_shape, name="image")
+    h = layers.Rescaling(1 / 255, name="scale")(image)
+    for i, f in enumerate(filters, 1):
+        h = layers.Conv2D(
+            f, 3, strides=2, padding="same", use_bias=False, name=f"conv{i}"
+        )(h)
+        h = layers.BatchNormalization(momentum=NORM_MOMENTUM, name=f"norm{i}")(h)
+        h = layers.ReLU(name=f"relu{i}")(h)
+    return keras.Model(image, h, name="conv_encoder")
+
+
+def conv_decoder(
+    code_shape: Shape = (4, 4, 128),
+    filters: Sequence[int] = (64, 32),
+    channels: int = 3,
+    kernel_size: int = 3,
+) -> keras.Model:
+    """Decode a map of features into an image by transposed convolutions.
+
+    Each stage doubles height and width. The decoder is thrown away after
+    pretraining, so only the encoder is normalised. The output is a sigmoid.
+
+    Shapes: 4×4×128 → 8×8×64 → 16×16×32 → 32×32×3, with the default filters.
+    """
+    code = keras.Input(code_shape, name="code")
+    h = code
+    for i, f in enumerate(filters, 1):
+        h = layers.Conv2DTranspose(
+            f, kernel_size, strides=2, padding="same", activation="relu", name=f"up{i}"
+        )(h)
+    image = layers.Conv2DTranspose(
+        channels,
+        kernel_size,
+        strides=2,
+        padding="same",
+        activation="sigmoid",
+        name="image",
+    )(h)
+    return keras.Model(code, image, name="conv_decoder")
+
+
+def linear_head(feature_shape: Shape, classes: int) -> keras.Model:
+    """Classify by one dense layer on all features. Shapes: any → (classes,) logits."""
+    features = keras.Input(feature_shape, name="features")
+    h = layers.Flatten(name="flatten")(features)
+    logits = layers.Dense(classes, name="logits")(h)
+    return keras.Model(features, logits, name="linear_head")
+
+
+def pooled_head(feature_shape: Shape, classes: int) -> keras.Model:
+    """Classify by one dense layer on spatial means. Shapes: (h, w, c) → (classes,)."""
+    features = keras.Input(feature_shape, name="features")
+    h = layers.GlobalAveragePooling2D(name="pool")(features)
+    logits = layers.Dense(classes, name="logits")(h)
+    return keras.Model(features, logits, name="pooled_head")
+
+
+def classifier(
+    encoder: keras.Model, head: keras.Model, augment: keras.layers.Layer | None = None
+) -> keras.Model:
+    """Put a head on an encoder; the encoder is shared, not copied.
+
+    Shapes: images (height, width, channels) in 0 … 255 → (classes,) logits.
+    """
+    image = keras.Input(encoder.input_shape[1:], name="image")
+    h = augment(image) if augment else image
+    return keras.Model(image, head(encoder(h)), name="classifier")
+
+
+def truncate(encoder: keras.Model, layer_name: str) -> keras.Model:
+    """Return the encoder up to one of its layers, sharing its weights.
+
+    Raises:
+        ValueError: if no layer has that name.
+    """
+    names = [layer.name for layer in encoder.layers]
+    if layer_name not in names:
+        raise ValueError(f"{layer_name!r} is no layer; there are {', '.join(names)}.")
+    output = encoder.get_layer(layer_name).output
+    return keras.Model(encoder.input, output, name=f"to_{layer_name}")

@@ -1,0 +1,104 @@
+"""What a network is trained to do, as `keras.Model` with a loss of its own."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from pretrain import cache
+from pretrain.profiles import compile_options
+from pretrain.progress import Progress
+
+
+class Autoencoder(keras.Model):
+    """Restore an image from its code: E‖x/255 − D(E(x))‖², averaged over pixels.
+
+    `fit(images)` needs no labels and no second copy of the images.
+
+    Shapes: images (batch, height, width, channels) in 0 … 255 → the same in [0, 1].
+    """
+
+    def __init__(self, encoder: keras.Model, decoder: keras.Model, **kwargs):
+        super().__init__(**kwargs)
+        if encoder.input_shape != decoder.output_shape:
+            raise ValueError(
+                f"The decoder gives images of shape {decoder.output_shape[1:]}, but "
+                f"the encoder takes {encoder.input_shape[1:]}: they must be equal."
+            )
+        self.encoder = encoder
+        self.decoder = decoder
+        self.build(encoder.input_shape)
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, images, training=None):
+        code = self.encoder(images, training=training)
+        return self.decoder(code, training=training)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        return ops.mean(ops.square(ops.cast(x, y_pred.dtype) / 255 - y_pred))
+
+
+def pretrain(
+    model: Autoencoder,
+    x: np.ndarray,
+    *,
+    epochs: int,
+    learning_rate: float = 2e-3,
+    batch_size: int = 128,
+    seed: int = 0,
+    title: str = "Pretraining",
+) -> dict[str, list[float]]:
+    """Train an autoencoder on images without labels, or take it from the cache.
+
+    Adam (Kingma & Ba, 2015), its learning rate falling to zero along a cosine. The
+    cache knows a run by the initial weights, the images and all settings: to find it
+    again, call `keras.utils.set_random_seed` before the model is built.
+
+    Args:
+        model: a new autoencoder.
+        x: images in 0 … 255, shape (n, height, width, channels).
+        learning_rate: at the start.
+        seed: fixes the order of the images.
+        title: what the progress line says.
+
+    Returns:
+        The history: the mean squared error of each epoch, as `loss`.
+    """
+
+    def train():
+        keras.utils.set_random_seed(seed)
+        steps = epochs * -(-len(x) // batch_size)
+        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        model.compile(keras.optimizers.Adam(schedule), **compile_options())
+        callbacks = [Progress(title)]
+        return model.fit(
+            x, batch_size=batch_size, epochs=epochs, callbacks=callbacks, verbose=0
+        ).history
+
+    return cache.train_once(
+        model,
+        train,
+        method=type(model).__name__.lower(),
+        networks=[model.encoder.to_json(), model.decoder.to_json()],
+        weights=cache.digest(model.get_weights()),
+        images=cache.digest([x]),
+        settings=[epochs, learning_rate, batch_size, seed],
+    )
+
+
+def reconstruct(model: Autoencoder, x: np.ndarray) -> np.ndarray:
+    """Return the restored images, float32 in [0, 1], shape (n, height, width, c)."""
+    return model.predict(x, batch_size=512, verbose=0)
+
+
+def reconstruction_error(model: Autoencoder, x: np.ndarray) -> float:
+    """Return the mean squared error per pixel and channel, on the scale [0, 1]."""
+    total = 0.0
+    for i in range(0, len(x), 4096):
+        part = x[i : i + 4096]
+        error = reconstruct(model, part) - part.astype("float32") / 255
+        total += float(np.square(error).sum(dtype="float64"))
+    return total / x.size

@@ -1,0 +1,155 @@
+"""One function per kind of figure, each with its description for those who cannot see.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
+Every function displays its figure; none returns one.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import display
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+STYLE = {
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "lines.linewidth": 2,
+}
+plt.rcParams.update(STYLE)
+
+
+def show(figure: plt.Figure, alt: str) -> None:
+    """Display a figure with a text that stands in for it, and close it.
+
+    Raises:
+        ValueError: if the text is empty.
+    """
+    if not alt.strip():
+        raise ValueError("Every figure needs an alt text: say what it shows.")
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
+def images(
+    rows: Mapping[str, np.ndarray], alt: str, titles: Sequence[str] = ()
+) -> None:
+    """Show one labelled row of images for each entry.
+
+    Args:
+        rows: label of the row → images, (n, height, width, channels), uint8 or
+            floats in [0, 1]; floats outside are clipped.
+        titles: one title above each column.
+    """
+    columns = max(len(row) for row in rows.values())
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(7, 7 / columns * len(rows) + 0.3), squeeze=False
+    )
+    for i, (label, row) in enumerate(rows.items()):
+        for j, axis in enumerate(axes[i]):
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            axis.spines[:].set_visible(False)
+            if j < len(row):
+                picture = row[j] if row[j].dtype == np.uint8 else np.clip(row[j], 0, 1)
+                axis.imshow(picture.squeeze(), cmap="gray", interpolation="nearest")
+        axes[i, 0].set_ylabel(
+            label, rotation=0, ha="right", va="center", fontsize=9, labelpad=6
+        )
+    for axis, title in zip(axes[0], titles, strict=False):
+        axis.set_title(title, fontsize=8)
+    show(figure, alt)
+
+
+def maps(grids: np.ndarray, alt: str, columns: int = 16) -> None:
+    """Show filters or feature maps side by side, each on its own grey or colour scale.
+
+    Args:
+        grids: (n, height, width) or (n, height, width, 3), any range.
+    """
+    low = grids.min(axis=tuple(range(1, grids.ndim)), keepdims=True)
+    high = grids.max(axis=tuple(range(1, grids.ndim)), keepdims=True)
+    scaled = (grids - low) / np.maximum(high - low, 1e-9)
+    lines = -(-len(grids) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(7, 7 / columns * lines), squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, picture in zip(axes.flat, scaled, strict=False):
+        axis.imshow(picture, cmap="gray", interpolation="nearest")
+    show(figure, alt)
+
+
+def curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    alt: str,
+    x_log: bool = False,
+    y_log: bool = False,
+) -> None:
+    """Plot lines with markers, each named at its right end.
+
+    Args:
+        lines: name → (x values, y values).
+    """
+    figure, axis = plt.subplots(figsize=(7, 4))
+    ends = []
+    for name, (x, y) in lines.items():
+        (line,) = axis.plot(x, y, marker="o", markersize=4)
+        ends.append((y[-1], x[-1], name, line.get_color()))
+    axis.set(xlabel=x_label, ylabel=y_label)
+    if x_log:
+        axis.set_xscale("log")
+    if y_log:
+        axis.set_yscale("log")
+    name_ends(axis, ends)
+    show(figure, alt)
+
+
+def name_ends(axis: plt.Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write names beside the right ends of lines, moved apart where they would collide.
+
+    Args:
+        ends: (y, x, name, colour) of each line.
+    """
+    figure = axis.figure
+    figure.canvas.draw()
+    spacing = 14 * figure.dpi / 72
+    previous = -np.inf
+    for y, x, name, colour in sorted(ends):
+        _, height = axis.transData.transform((x, y))
+        placed = max(height, previous + spacing)
+        previous = placed
+        axis.annotate(
+            name,
+            (x, y),
+            xytext=(8, (placed - height) * 72 / figure.dpi),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            fontsize=9,
+            annotation_clip=False,
+        )
+
+
+def bars(values: Mapping[str, float], *, x_label: str, alt: str) -> None:
+    """Plot one horizontal bar per entry, with its value written at the end."""
+    figure, axis = plt.subplots(figsize=(7, 0.45 * len(values) + 1))
+    names = list(values)[::-1]
+    drawn = axis.barh(names, [values[name] for name in names], color=COLOURS[0])
+    axis.bar_label(drawn, fmt="%.3g", padding=3, fontsize=9)
+    axis.set_xlabel(x_label)
+    axis.grid(axis="y", visible=False)
+    axis.margins(x=0.12)
+    show(figure, alt)

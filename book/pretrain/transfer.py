@@ -1,0 +1,231 @@
+"""From a pretrained encoder to a classifier: probe it, freeze it, fine-tune it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+from sklearn.linear_model import LogisticRegression
+
+from pretrain.profiles import compile_options
+from pretrain.progress import Progress
+
+# Inverse regularisation strengths C from which a probe chooses on validation data.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+def features(encoder: keras.Model, x: np.ndarray) -> np.ndarray:
+    """Encode images without training anything.
+
+    Args:
+        encoder: any model on images.
+        x: images in 0 … 255, shape (n, height, width, channels).
+
+    Returns:
+        float32 features, one flat row per image: shape (n, features).
+    """
+    encoded = encoder.predict(x, batch_size=512, verbose=0)
+    return encoded.reshape(len(x), -1)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear classifier on features: logits = features @ kernel + bias.
+
+    Shapes: kernel (features, classes), bias (classes,). `strength` is the inverse
+    regularisation that did best on validation data.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strength: float
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return the most likely class of each row, shape (n,)."""
+        return np.argmax(features @ self.kernel + self.bias, axis=1)
+
+    def accuracy(self, features: np.ndarray, y: np.ndarray) -> float:
+        """Return the fraction of rows classified as `y` says."""
+        return float(np.mean(self.predict(features) == y))
+
+
+def linear_probe(
+    f_train: np.ndarray,
+    y_train: np.ndarray,
+    f_val: np.ndarray,
+    y_val: np.ndarray,
+    strengths: Sequence[float] = STRENGTHS,
+) -> Probe:
+    """Fit a linear classifier on frozen features (Alain & Bengio, 2016).
+
+    Features are standardised with the training rows; the strength of the
+    regularisation is chosen by accuracy on the validation rows.
+
+    Args:
+        f_train, f_val: features, shape (n, features).
+        y_train, y_val: labels, shape (n,). All classes must occur in `y_train`.
+        strengths: candidates for C of scikit-learn's `LogisticRegression`.
+    """
+    mean = f_train.mean(axis=0)
+    scale = f_train.std(axis=0)
+    scale[scale < 1e-6] = 1.0
+    # The solution lies in the span of the training rows. With fewer rows than
+    # features, solving in that span gives the same probe many times faster.
+    rows, span = (f_train - mean) / scale, None
+    if len(rows) < rows.shape[1]:
+        u, s, span = np.linalg.svd(rows, full_matrices=False)
+        rows = u * s
+    best, best_accuracy = None, -1.0
+    for strength in strengths:
+        model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+        model.fit(rows, y_train)
+        weights = model.coef_ if span is None else model.coef_ @ span
+        kernel = (weights / scale).T.astype("float32")
+        bias = (model.intercept_ - mean @ kernel).astype("float32")
+        probe = Probe(kernel, bias, strength)
+        accuracy = probe.accuracy(f_val, y_val)
+        if accuracy > best_accuracy:
+            best, best_accuracy = probe, accuracy
+    return best
+
+
+def probe_to_head(probe: Probe, head: keras.Model) -> None:
+    """Copy a probe into the dense layer of a `models.linear_head`.
+
+    This is the first half of LP-FT (Kumar et al., 2022): fine-tuning then starts
+    from a head that already fits the features, and does not distort them.
+    """
+    head.get_layer("logits").set_weights([probe.kernel, probe.bias])
+
+
+class Batches(keras.utils.PyDataset):
+    """A fixed number of shuffled batches, however few images there are.
+
+    Every image is used equally often, up to one.
+    """
+
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, batch_size: int, steps: int, seed: int
+    ):
+        super().__init__()
+        self.x, self.y = x, y
+        rng = np.random.default_rng(seed)
+        rounds = -(-steps * batch_size // len(y))
+        order = np.concatenate([rng.permutation(len(y)) for _ in range(rounds)])
+        self.rows = order[: steps * batch_size].reshape(steps, batch_size)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.x[self.rows[step]], self.y[self.rows[step]]
+
+
+class LayerwiseAdamW(keras.optimizers.AdamW):
+    """AdamW whose learning rate is multiplied by a factor of each layer.
+
+    `rates` maps names of layers to factors; a layer it does not name keeps factor 1.
+    Smaller rates for earlier layers are due to Howard & Ruder (2018).
+    """
+
+    def __init__(self, *args, rates: Mapping[str, float], **kwargs):
+        super().__init__(*args, **kwargs)
+        self.rates = dict(rates)
+
+    def build(self, variables):
+        super().build(variables)
+        self.factors = [
+            math.prod(self.rates.get(part, 1.0) for part in variable.path.split("/"))
+            for variable in variables
+        ]
+
+    def update_step(self, gradient, variable, learning_rate):
+        factor = self.factors[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * factor)
+
+
+def freeze_normalisation(encoder: keras.Model) -> None:
+    """Keep batch norm at the statistics it has, while all else may train.
+
+    With few labels the statistics of small batches disturb pretrained features. A
+    frozen `BatchNormalization` uses its running statistics in training, too.
+    """
+    for layer in encoder.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def layerwise_rates(encoder: keras.Model, decay: float) -> dict[str, float]:
+    """Return a factor for each layer with weights: decay, decay², … towards the input.
+
+    Layers that share a number at the end of their name (`conv2`, `norm2`) share a
+    factor.
+    """
+    names = [layer.name for layer in encoder.layers if layer.weights]
+    stages = [int("".join(c for c in name if c.isdigit()) or 0) for name in names]
+    return {
+        name: decay ** (max(stages) - stage + 1)
+        for name, stage in zip(names, stages, strict=True)
+    }
+
+
+def fine_tune(
+    classifier: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    steps: int,
+    learning_rate: float,
+    weight_decay: float = 1e-4,
+    batch_size: int = 64,
+    rates: Mapping[str, float] | None = None,
+    seed: int = 0,
+    title: str = "Fine-tuning",
+) -> dict[str, list[float]]:
+    """Train what is trainable in a classifier, by cross-entropy on its logits.
+
+    AdamW with a short warm-up and a cosine decay to zero (Loshchilov & Hutter, 2019).
+    Frozen layers stay frozen: set `trainable` before. From scratch, frozen and
+    fine-tuned networks all go through this one function.
+
+    Args:
+        classifier: from images to logits.
+        x, y: labelled images, (n, height, width, channels), and labels, (n,).
+        steps: gradient steps; small data sets are passed through many times.
+        learning_rate: the peak rate.
+        rates: factors on the learning rate by layer name, see `layerwise_rates`.
+        seed: fixes the order of batches.
+        title: what the progress line says.
+
+    Returns:
+        The history of the one epoch of `steps` steps: loss and accuracy.
+
+    Raises:
+        ValueError: if the numbers of images and labels differ.
+    """
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} images, but {len(y)} labels: they must be paired.")
+    warmup = max(1, steps // 20)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warmup, warmup_target=learning_rate, warmup_steps=warmup
+    )
+    optimizer = LayerwiseAdamW(schedule, weight_decay=weight_decay, rates=rates or {})
+    classifier.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        **compile_options(),
+    )
+    batches = Batches(x, y, min(batch_size, len(y)), steps, seed)
+    history = classifier.fit(
+        batches, callbacks=[Progress(title)], verbose=0, shuffle=False
+    )
+    return history.history
+
+
+def accuracy(classifier: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
+    """Return the fraction of images classified as `y` says."""
+    logits = classifier.predict(x, batch_size=512, verbose=0)
+    return float(np.mean(ops.convert_to_numpy(ops.argmax(logits, axis=1)) == y))
