@@ -42,7 +42,7 @@ lint: $(INSTALLED)  ## check the style of package, tools, tests and notebooks
 	@$(RUN) -m ruff check --line-length 80 $(wildcard book/*.ipynb)
 	@$(RUN) -m ruff format --check book/pretrain tests tools
 
-publish: $(INSTALLED)  ## execute in full and store the outputs (CHAPTERS="03a_... 04b_..." for some)
+publish: $(INSTALLED)  ## execute in full and store the outputs (or CHAPTERS="03a_...")
 	@$(RUN) tools/build.py publish $(CHAPTERS)
 
 stamp: $(INSTALLED)  ## write the address in _config.yml into the Colab cells
@@ -51,7 +51,7 @@ stamp: $(INSTALLED)  ## write the address in _config.yml into the Colab cells
 # A virtual environment of its own: the lock can be renewed where it is broken.
 lock: python  ## resolve requirements.txt anew into requirements.lock
 	@$(PYTHON) -m venv _build/uv
-	@_build/uv/bin/python -m pip install --quiet uv
+	@_build/uv/bin/python -m pip install -qq uv
 	@_build/uv/bin/python -m uv pip compile --quiet --universal --python-version 3.10 \
 		--generate-hashes --no-emit-index-url requirements.txt -o requirements.lock
 
@@ -66,7 +66,7 @@ $(INSTALLED): requirements.lock | python
 	@echo "Installed"
 
 python:
-	@test -n "$(PYTHON)" && $(PYTHON) -c "$(SUPPORTED)" || { \
+	@test -n "$(PYTHON)" && $(PYTHON) -c "$(SUPPORTED)" 2>/dev/null || { \
 		echo "The book needs Python 3.10, 3.11, 3.12 or 3.13; found: $(or $(PYTHON),none)."; \
 		echo "Install one, or name it: make book PYTHON=/path/to/python3.12"; \
 		exit 1; } >&2

@@ -305,7 +305,8 @@ def colab_cell(root: Path = ROOT) -> str:
     # The address ends its line: ruff then forgives the length.
     return (
         'if "google.colab" in str(get_ipython()):  # elsewhere there is nothing to do\n'
-        f"    !cd /content; test -d {folder} || git clone -qb {revision} {url}\n"
+        f"    !cd /content; test -d {folder} || "
+        f"git clone -qb {revision} --depth 1 {url}\n"
         f"    %cd -q /content/{folder}/book"
     )
 

@@ -198,7 +198,7 @@ def _load_embedded() -> ImageDataset:
 
 
 def _load_fashion_full() -> ImageDataset:
-    folder = Path(keras.config.keras_home()) / "datasets" / "fashion-mnist"
+    folder = _keras_datasets() / "fashion-mnist"
     arrays = _fetch(
         "fashion-full",
         keras.datasets.fashion_mnist.load_data,
@@ -219,7 +219,7 @@ def _load_fashion_full() -> ImageDataset:
 
 
 def _load_cifar10() -> ImageDataset:
-    folder = Path(keras.config.keras_home()) / "datasets"
+    folder = _keras_datasets()
     name = "cifar-10-batches-py-target"
     x_train, y_train, x_test, y_test = _fetch(
         "cifar10",
@@ -236,6 +236,12 @@ def _load_cifar10() -> ImageDataset:
         x_test=x_test,
         y_test=y_test.reshape(-1).astype("int32"),
     )
+
+
+def _keras_datasets() -> Path:
+    """Return the folder in which Keras keeps what it downloads."""
+    home = os.environ.get("KERAS_HOME", Path.home() / ".keras")
+    return Path(home) / "datasets"
 
 
 def _fetch(

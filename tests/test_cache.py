@@ -1,0 +1,83 @@
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from pretrain import cache
+
+
+def model(seed=0):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+
+
+def trainer(network, value, runs):
+    def train():
+        runs.append(value)
+        network.set_weights([np.full_like(w, value) for w in network.get_weights()])
+        return {"loss": [value]}
+
+    return train
+
+
+def test_trained_once_and_then_loaded():
+    runs = []
+    first = model()
+    history = cache.train_once(first, trainer(first, 7.0, runs), method="m", seed=0)
+    second = model(1)
+    again = cache.train_once(second, trainer(second, 8.0, runs), method="m", seed=0)
+    assert runs == [7.0]
+    assert history == again == {"loss": [7.0]}
+    np.testing.assert_array_equal(first.get_weights()[0], second.get_weights()[0])
+
+
+def test_every_part_of_the_key_counts(monkeypatch, tmp_path):
+    key = {"method": "m", "images": "abc", "epochs": 3, "seed": 0}
+    known = cache.key_hash(**key)
+    assert known == cache.key_hash(**dict(reversed(key.items())))
+    for change in ({"images": "abd"}, {"epochs": 4}, {"seed": 1}, {"method": "n"}):
+        assert cache.key_hash(**{**key, **change}) != known
+    (tmp_path / "changed.py").write_text("another network")
+    monkeypatch.setattr(cache, "CODE", (str(tmp_path / "changed.py"),))
+    assert cache.key_hash(**key) != known
+
+
+def test_a_torn_file_is_named_and_trained_again(capsys):
+    runs = []
+    network = model()
+    cache.train_once(network, trainer(network, 7.0, runs), method="m")
+    (weights,) = cache.folder().glob("*.weights.h5")
+    weights.write_bytes(weights.read_bytes()[:200])
+    cache.train_once(network, trainer(network, 8.0, runs), method="m")
+    assert runs == [7.0, 8.0]
+    assert f"{weights.name} is damaged" in capsys.readouterr().out
+    fresh = model(1)
+    cache.train_once(fresh, trainer(fresh, 9.0, runs), method="m")
+    assert runs == [7.0, 8.0]
+    assert (fresh.get_weights()[0] == 8.0).all()
+
+
+def test_an_interrupted_training_leaves_nothing_behind():
+    network = model()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.train_once(network, interrupted, method="m")
+    assert list(cache.folder().iterdir()) == []
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / "result.json"
+    target.write_text("old")
+
+    def half(path):
+        path.write_text("ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        cache.write_whole(target, half)
+    assert os.listdir(tmp_path) == ["result.json"]
+    assert target.read_text() == "old"

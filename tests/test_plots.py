@@ -1,0 +1,48 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from pretrain import plots
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Collect what is displayed instead of showing it."""
+    calls = []
+    monkeypatch.setattr(
+        plots, "display", lambda figure, metadata: calls.append((figure, metadata))
+    )
+    return calls
+
+
+def test_every_kind_of_figure_carries_its_text_and_is_closed(shown):
+    x = np.random.default_rng(0).random((3, 8, 8, 1))
+    plots.images({"input": x, "output": x * 2 - 0.5}, alt="images", titles="abc")
+    plots.maps(x[..., 0], alt="maps", columns=2)
+    plots.curves(
+        {"a": ([1, 2], [1, 2]), "b": ([1, 2], [1, 2.01])},
+        x_label="x",
+        y_label="y",
+        alt="curves",
+        x_log=True,
+        y_log=True,
+    )
+    plots.bars({"a": 1.0, "b": 2.0}, x_label="x", alt="bars")
+    texts = [metadata["image/png"]["alt"] for _, metadata in shown]
+    assert texts == ["images", "maps", "curves", "bars"]
+    assert plt.get_fignums() == []
+
+
+def test_names_of_lines_that_end_together_are_moved_apart(shown):
+    lines = {name: ([0, 1], [0, 1 + i / 1000]) for i, name in enumerate("abc")}
+    plots.curves(lines, x_label="x", y_label="y", alt="three lines")
+    figure = shown[0][0]
+    figure.canvas.draw()
+    heights = sorted(t.get_window_extent().y0 for t in figure.axes[0].texts)
+    assert np.diff(heights).min() > 8
+
+
+def test_a_figure_without_a_text_is_refused():
+    figure, _ = plt.subplots()
+    with pytest.raises(ValueError, match="alt text"):
+        plots.show(figure, alt=" ")
