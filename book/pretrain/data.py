@@ -252,7 +252,6 @@ def _fetch(
     `cached` are the files and folders in which Keras keeps the download.
     """
     for _ in range(2):
-        found = [path for path in cached if path.is_file() or _has_files(path)]
         try:
             (x_train, y_train), (x_test, y_test) = download()
             arrays = [x_train, y_train, x_test, y_test]
@@ -262,6 +261,7 @@ def _fetch(
         # Keras reports a failed download as a bare Exception, and a damaged file as
         # whatever the reader of its format raises.
         except Exception as error:
+            found = [path for path in cached if path.is_file() or _has_files(path)]
             if not found:
                 raise _no_network(name, error) from error
             places = ", ".join(path.name for path in found)
