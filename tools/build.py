@@ -170,7 +170,7 @@ def execute(path: Path, again: bool = False) -> nbformat.NotebookNode:
         if cell_index in code:
             progress.cell = code.index(cell_index) + 1
 
-    def ended(cell: nbformat.NotebookNode, cell_index: int) -> None:
+    def ended(**cell: object) -> None:
         nonlocal memory
         memory = peak_memory(client.km.provisioner.pid)
 
@@ -183,7 +183,7 @@ def execute(path: Path, again: bool = False) -> nbformat.NotebookNode:
         coalesce_streams=True,
         record_timing=False,
         on_cell_start=started,
-        on_cell_complete=ended,
+        on_cell_executed=ended,
     )
     with Progress(path.stem, len(code)) as progress:
         try:

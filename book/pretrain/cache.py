@@ -8,7 +8,7 @@ written under a temporary name and then renamed, so a file that exists is whole.
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,14 +28,12 @@ def folder() -> Path:
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a temporary path, then rename it: all of `path`, or nothing."""
-    suffix = "".join(path.suffixes)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=suffix)
-    os.close(handle)
+    temporary = path.with_name(f"writing-{uuid.uuid4().hex}-{path.name}")
     try:
-        write(Path(temporary))
+        write(temporary)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
