@@ -10,6 +10,7 @@ A chapter is executed once per state of its code: what was executed is kept unde
 """
 
 import argparse
+import base64
 import contextlib
 import hashlib
 import io
@@ -380,7 +381,20 @@ def publish(chapters: list[str]) -> None:
     subprocess.run(
         [sys.executable, "-m", "pretrain.claims"], cwd=ROOT / "book", check=True
     )
+    write_readme_figure()
     print(f"\n{table(rows)}")
+
+
+def write_readme_figure() -> None:
+    """Copy the figure of the cell tagged `readme` to where README.md shows it."""
+    for path in notebooks():
+        for cell in nbformat.read(path, as_version=4).cells:
+            if "readme" in cell.metadata.get("tags", []):
+                (figure,) = (
+                    o for o in cell.outputs if "image/png" in o.get("data", {})
+                )
+                picture = base64.b64decode(figure.data["image/png"])
+                (ROOT / "book" / "_static" / "verdict.png").write_bytes(picture)
 
 
 def stamp_all() -> None:

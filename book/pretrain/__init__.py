@@ -5,6 +5,7 @@ Everything else lives in the modules, one subject each.
 """
 
 import importlib
+import logging
 import os
 
 
@@ -19,6 +20,9 @@ def _import_keras_quietly() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     stderr, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 2)
+    # Chapters train many small networks in one process, and mean to: TensorFlow need
+    # not warn of every function that it compiles again.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         importlib.import_module("keras")
     finally:
