@@ -20,15 +20,15 @@ def _import_keras_quietly() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     stderr, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 2)
-    # Chapters train many small networks in one process, and mean to: TensorFlow need
-    # not warn of every function that it compiles again.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         importlib.import_module("keras")
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(sink)
+    # Chapters train many small networks in one process, and mean to: TensorFlow need
+    # not warn of every function that it compiles again.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 _import_keras_quietly()
