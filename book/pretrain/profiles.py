@@ -24,7 +24,6 @@ class Profile:
     steps: int
     labels_per_class: tuple[int, ...]
     seeds: tuple[int, ...]
-    batch_size: int = 128
 
     def pick(self, quick: T, full: T) -> T:
         """Return the value that belongs to this profile."""
