@@ -1,4 +1,5 @@
 import io
+import shutil
 import zipfile
 
 import keras
@@ -120,6 +121,18 @@ def test_an_image_folder(tmp_path, pack):
     again = data.load(str(path))  # now from the cache
     np.testing.assert_array_equal(dataset.x_train, again.x_train)
     assert dataset.sha256 == again.sha256
+
+
+def test_the_images_of_a_folder_are_mixed_once_with_their_labels(tmp_path):
+    folder = write_folder(tmp_path / "pets", per_class=12)
+    dataset = data.load(str(folder))
+    assert set(dataset.y_train[:8]) == {0, 1}
+    np.testing.assert_array_equal(dataset.y_train, data.load(str(folder)).y_train)
+    cats = {data.image_hashes(dataset.x_train[[i]])[0] for i in range(24)
+            if dataset.y_train[i] == 0}  # fmt: skip
+    shutil.rmtree(folder / "train/dog")
+    shutil.rmtree(folder / "test/dog")
+    assert cats == set(data.image_hashes(data.load(str(folder)).x_train))
 
 
 def test_a_changed_folder_is_read_anew(tmp_path):

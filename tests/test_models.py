@@ -81,6 +81,37 @@ def test_every_augmented_image_is_a_shift_or_a_mirrored_shift():
     assert len(seen) > 12, "of 18 possible draws, 64 images show most"
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_our_batch_norm_is_that_of_keras(training):
+    ours, theirs = layers.BatchNormalization(), keras.layers.BatchNormalization()
+    theirs.momentum = ours.momentum
+    x = np.random.default_rng(0).normal(3, 2, (8, 5, 5, 4)).astype("float32")
+    for layer in ours, theirs:
+        layer.build(x.shape)
+        layer.set_weights([np.full(4, v, "float32") for v in (2.0, 1.0, 0.5, 3.0)])
+    np.testing.assert_allclose(
+        ours(x, training=training), theirs(x, training=training), rtol=1e-4, atol=1e-5
+    )
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_a_frozen_batch_norm_of_ours_keeps_its_statistics():
+    layer = layers.BatchNormalization()
+    layer.build((8, 5, 5, 4))
+    layer.trainable = False
+    x = np.ones((8, 5, 5, 4), "float32")
+    np.testing.assert_allclose(layer(x, training=True), x / np.sqrt(1.001), rtol=1e-4)
+    assert all(set(np.unique(w)) <= {0.0, 1.0} for w in layer.get_weights())
+
+
+def test_predict_gives_the_numbers_of_keras():
+    encoder, x = models.conv_encoder(filters=(4, 8)), images(11)
+    np.testing.assert_allclose(
+        models.predict(encoder, x, batch_size=4), encoder.predict(x, verbose=0), 1e-4
+    )
+
+
 def test_the_loss_is_the_mean_squared_error_of_scaled_images():
     encoder = models.conv_encoder()
     model = objectives.Autoencoder(encoder, models.conv_decoder())

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from pretrain import layers, models, transfer
+from pretrain import feed, layers, models, transfer
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +93,25 @@ def test_images_and_labels_must_be_paired(task):
         )
 
 
-def test_batches_use_images_equally_often():
+def taken(**settings):
     x = np.arange(10)
-    batches = transfer.Batches(x, x, batch_size=4, steps=7, seed=0)
-    assert len(batches) == 7
-    counts = np.bincount(np.concatenate([batches[i][0] for i in range(7)]))
-    assert set(counts) <= {2, 3}
-    again = transfer.Batches(x, x, batch_size=4, steps=7, seed=0)
-    np.testing.assert_array_equal(batches.rows, again.rows)
+    return [np.asarray(rows) for rows, _ in feed.batches(x, x, **settings)]
+
+
+def test_batches_use_images_equally_often_and_differ_from_pass_to_pass():
+    batches = taken(batch_size=4, steps=10, seed=0)
+    assert [len(rows) for rows in batches] == [4] * 10
+    order = np.concatenate(batches).reshape(4, 10)
+    assert (np.sort(order) == np.arange(10)).all()
+    assert not (order[0] == order[1]).all()
+    np.testing.assert_array_equal(batches, taken(batch_size=4, steps=10, seed=0))
+    assert not np.array_equal(batches, taken(batch_size=4, steps=10, seed=1))
+
+
+def test_without_a_number_of_steps_a_pass_leaves_no_image_out():
+    batches = taken(batch_size=4)
+    assert [len(rows) for rows in batches] == [4, 4, 2]
+    assert set(np.concatenate(batches)) == set(range(10))
 
 
 def clusters(n, dimensions, seed):

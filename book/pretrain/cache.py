@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-CODE = ("layers.py", "models.py", "objectives.py")
+CODE = ("feed.py", "layers.py", "models.py", "objectives.py")
 
 
 def folder() -> Path:

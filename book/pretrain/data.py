@@ -361,6 +361,9 @@ def _load_folder(path: Path, name: str) -> ImageDataset:
         parts = {part: arrays[part] for part in arrays.files}
     if "x_test" not in parts:
         parts = _hold_out_test(parts)
+    # Read class by class; mixed once, so that the first n images hold all classes.
+    mixed = np.random.default_rng(0).permutation(len(parts["y_train"]))
+    parts |= {name: parts[name][mixed] for name in ("x_train", "y_train")}
     kinds = parts.pop("kinds")
     return ImageDataset(
         name=name,

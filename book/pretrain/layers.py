@@ -1,4 +1,4 @@
-"""Keras layers that change images at random, and only while training."""
+"""The book's own Keras layers: augmentation, and a faster batch norm."""
 
 import keras
 from keras import ops
@@ -39,3 +39,37 @@ class RandomCropFlip(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "padding": self.padding}
+
+
+@keras.saving.register_keras_serializable("pretrain")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Batch norm (Ioffe & Szegedy, 2015) that is faster, and settles sooner.
+
+    The momentum of the running statistics is 0.9. With Keras' default of 0.99 they lag
+    hundreds of steps behind, and a short training run is evaluated with statistics
+    that never converged. In TensorFlow, one fused kernel does the work of the dozen
+    operations that Keras' layer is made of; the result is the same.
+
+    Shapes: (batch, height, width, channels) in and out.
+    """
+
+    def __init__(self, momentum: float = 0.9, **kwargs):
+        super().__init__(momentum=momentum, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        fused = keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4
+        if not (fused and training and self.trainable):
+            return super().call(inputs, training=training, mask=mask)
+        from tensorflow.compat.v1.nn import fused_batch_norm
+
+        outputs, mean, variance = fused_batch_norm(
+            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+        )
+        # The kernel reports the unbiased variance, Keras keeps the biased one.
+        n = ops.cast(ops.size(inputs) / inputs.shape[-1], variance.dtype)
+        for running, found in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance * (n - 1) / n),
+        ):
+            running.assign(self.momentum * running + (1 - self.momentum) * found)
+        return outputs

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from math import prod
 
 import keras
+import numpy as np
 from keras import layers
 
-Shape = tuple[int, ...]
+from pretrain.layers import BatchNormalization
 
-# With Keras' default of 0.99 the running statistics lag hundreds of steps behind,
-# and a short training run is evaluated with statistics that never converged.
-NORM_MOMENTUM = 0.9
+Shape = tuple[int, ...]
 
 
 def dense_encoder(
@@ -68,7 +67,7 @@ def conv_encoder(
         h = layers.Conv2D(
             f, 3, strides=2, padding="same", use_bias=False, name=f"conv{i}"
         )(h)
-        h = layers.BatchNormalization(momentum=NORM_MOMENTUM, name=f"norm{i}")(h)
+        h = BatchNormalization(name=f"norm{i}")(h)
         h = layers.ReLU(name=f"relu{i}")(h)
     return keras.Model(image, h, name="conv_encoder")
 
@@ -142,3 +141,15 @@ def truncate(encoder: keras.Model, layer_name: str) -> keras.Model:
         raise ValueError(f"{layer_name!r} is no layer; there are {', '.join(names)}.")
     output = encoder.get_layer(layer_name).output
     return keras.Model(encoder.input, output, name=f"to_{layer_name}")
+
+
+def predict(network: keras.Model, x: np.ndarray, batch_size: int = 512) -> np.ndarray:
+    """Run a network on images, without training it.
+
+    The same numbers as `network.predict`, without the overhead of its data pipeline,
+    which counts where many small networks are tried.
+
+    Shapes: (n, height, width, channels) → (n, …), float32.
+    """
+    parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
+    return np.concatenate([network.predict_on_batch(part) for part in parts])

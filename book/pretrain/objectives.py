@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from pretrain import cache
+from pretrain import cache, models
+from pretrain.feed import batches
 from pretrain.profiles import compile_options
 from pretrain.progress import Progress
 
@@ -41,6 +42,19 @@ class Autoencoder(keras.Model):
         return ops.mean(ops.square(ops.cast(x, y_pred.dtype) / 255 - y_pred))
 
 
+def conv_autoencoder(input_shape: models.Shape, seed: int = 0) -> Autoencoder:
+    """Return a new convolutional autoencoder of the book's standard size.
+
+    Args:
+        input_shape: of one image, (height, width, channels).
+        seed: fixes the initial weights.
+    """
+    keras.utils.set_random_seed(seed)
+    encoder = models.conv_encoder(input_shape)
+    decoder = models.conv_decoder(encoder.output_shape[1:], channels=input_shape[-1])
+    return Autoencoder(encoder, decoder)
+
+
 def pretrain(
     model: Autoencoder,
     x: np.ndarray,
@@ -73,9 +87,10 @@ def pretrain(
         steps = epochs * -(-len(x) // batch_size)
         schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
         model.compile(keras.optimizers.Adam(schedule), **compile_options())
+        images = batches(x, batch_size=batch_size, seed=seed)
         callbacks = [Progress(title)]
         return model.fit(
-            x, batch_size=batch_size, epochs=epochs, callbacks=callbacks, verbose=0
+            images, epochs=epochs, shuffle=False, callbacks=callbacks, verbose=0
         ).history
 
     return cache.train_once(
@@ -91,7 +106,7 @@ def pretrain(
 
 def reconstruct(model: Autoencoder, x: np.ndarray) -> np.ndarray:
     """Return the restored images, float32 in [0, 1], shape (n, height, width, c)."""
-    return model.predict(x, batch_size=512, verbose=0)
+    return models.predict(model, x)
 
 
 def reconstruction_error(model: Autoencoder, x: np.ndarray) -> float:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from keras import ops
 from sklearn.linear_model import LogisticRegression
 
+from pretrain import models
+from pretrain.feed import batches
 from pretrain.profiles import compile_options
 from pretrain.progress import Progress
 
@@ -26,8 +27,7 @@ def features(encoder: keras.Model, x: np.ndarray) -> np.ndarray:
     Returns:
         float32 features, one flat row per image: shape (n, features).
     """
-    encoded = encoder.predict(x, batch_size=512, verbose=0)
-    return encoded.reshape(len(x), -1)
+    return models.predict(encoder, x).reshape(len(x), -1)
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ def linear_probe(
         u, s, span = np.linalg.svd(rows, full_matrices=False)
         rows = u * s
     best, best_accuracy = None, -1.0
-    for strength in strengths:
-        model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
-        model.fit(rows, y_train)
+    # From strong to weak regularisation, each fit starts where the one before ended.
+    model = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
+    for strength in sorted(strengths):
+        model.set_params(C=strength).fit(rows, y_train)
         weights = model.coef_ if span is None else model.coef_ @ span
         kernel = (weights / scale).T.astype("float32")
         bias = (model.intercept_ - mean @ kernel).astype("float32")
@@ -98,29 +99,6 @@ def probe_to_head(probe: Probe, head: keras.Model) -> None:
     from a head that already fits the features, and does not distort them.
     """
     head.get_layer("logits").set_weights([probe.kernel, probe.bias])
-
-
-class Batches(keras.utils.PyDataset):
-    """A fixed number of shuffled batches, however few images there are.
-
-    Every image is used equally often, up to one.
-    """
-
-    def __init__(
-        self, x: np.ndarray, y: np.ndarray, batch_size: int, steps: int, seed: int
-    ):
-        super().__init__()
-        self.x, self.y = x, y
-        rng = np.random.default_rng(seed)
-        rounds = -(-steps * batch_size // len(y))
-        order = np.concatenate([rng.permutation(len(y)) for _ in range(rounds)])
-        self.rows = order[: steps * batch_size].reshape(steps, batch_size)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.x[self.rows[step]], self.y[self.rows[step]]
 
 
 class LayerwiseAdamW(keras.optimizers.AdamW):
@@ -149,8 +127,9 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
 def freeze_normalisation(encoder: keras.Model) -> None:
     """Keep batch norm at the statistics it has, while all else may train.
 
-    With few labels the statistics of small batches disturb pretrained features. A
-    frozen `BatchNormalization` uses its running statistics in training, too.
+    A frozen `BatchNormalization` uses its running statistics in training, too, so
+    that the network trained is the network evaluated. Whether that pays differs from
+    case to case: compare both.
     """
     for layer in encoder.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -218,14 +197,15 @@ def fine_tune(
         metrics=["accuracy"],
         **compile_options(),
     )
-    batches = Batches(x, y, min(batch_size, len(y)), steps, seed)
+    labelled = batches(
+        x, y, batch_size=min(batch_size, len(y)), steps=steps, seed=seed
+    )
     history = classifier.fit(
-        batches, callbacks=[Progress(title)], verbose=0, shuffle=False
+        labelled, callbacks=[Progress(title)], verbose=0, shuffle=False
     )
     return history.history
 
 
 def accuracy(classifier: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
     """Return the fraction of images classified as `y` says."""
-    logits = classifier.predict(x, batch_size=512, verbose=0)
-    return float(np.mean(ops.convert_to_numpy(ops.argmax(logits, axis=1)) == y))
+    return float(np.mean(models.predict(classifier, x).argmax(axis=1) == y))

@@ -37,7 +37,7 @@ def run_keras(augment: bool = False) -> list[float]:
     import keras
     import numpy as np
 
-    from pretrain import layers, models, objectives, profiles
+    from pretrain import feed, layers, models, objectives, profiles
 
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
     encoder = models.conv_encoder()
@@ -46,7 +46,8 @@ def run_keras(augment: bool = False) -> list[float]:
         encoder = keras.Model(image, encoder(layers.RandomCropFlip()(image)))
     model = objectives.Autoencoder(encoder, models.conv_decoder())
     model.compile("adam", **profiles.compile_options())
-    return rates(lambda: model.fit(images, batch_size=BATCH, verbose=0))
+    batches = feed.batches(images, batch_size=BATCH)
+    return rates(lambda: model.fit(batches, shuffle=False, verbose=0))
 
 
 def run_torch() -> list[float]:
