@@ -28,8 +28,12 @@ def test_every_kind_of_figure_carries_its_text_and_is_closed(shown):
         y_log=True,
     )
     plots.bars({"a": 1.0, "b": 2.0}, x_label="x", alt="bars")
+    y = np.array([0, 0, 0, 0, 1])
+    plots.confusion(y, np.array([0, 0, 0, 1, 1]), ("cat", "dog"), alt="confusion")
+    percentages = [text.get_text() for text in shown[-1][0].axes[0].texts]
+    assert percentages == ["75", "25", "0", "100"]
     texts = [metadata["image/png"]["alt"] for _, metadata in shown]
-    assert texts == ["images", "maps", "curves", "bars"]
+    assert texts == ["images", "maps", "curves", "bars", "confusion"]
     assert plt.get_fignums() == []
 
 

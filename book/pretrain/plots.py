@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -109,6 +110,8 @@ def curves(
         (line,) = axis.plot(x, y, marker="o", markersize=4)
         ends.append((y[-1], x[-1], name, line.get_color()))
     axis.set(xlabel=x_label, ylabel=y_label)
+    if all(float(value).is_integer() for x, _ in lines.values() for value in x):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if x_log:
         axis.set_xscale("log")
     if y_log:
@@ -152,4 +155,27 @@ def bars(values: Mapping[str, float], *, x_label: str, alt: str) -> None:
     axis.set_xlabel(x_label)
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.12)
+    show(figure, alt)
+
+
+def confusion(y: np.ndarray, said: np.ndarray, names: Sequence[str], alt: str) -> None:
+    """Show which class is taken for which, in percent of the images of each class.
+
+    Args:
+        y: true labels, shape (n,).
+        said: labels that the classifier gave, shape (n,).
+        names: of the classes, in the order of the labels.
+    """
+    matrix = np.zeros((len(names), len(names)))
+    np.add.at(matrix, (y, said), 1)
+    matrix = 100 * matrix / matrix.sum(axis=1, keepdims=True)
+    figure, axis = plt.subplots(figsize=(6.2, 5.2))
+    axis.imshow(matrix, cmap="cividis", vmin=0)
+    axis.grid(False)
+    axis.set_xticks(range(len(names)), names, rotation=40, ha="right")
+    axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel="the classifier says", ylabel="the image is")
+    for (i, j), share in np.ndenumerate(matrix):
+        ink = "black" if share > matrix.max() / 2 else "white"
+        axis.text(j, i, f"{share:.0f}", ha="center", va="center", color=ink, fontsize=8)
     show(figure, alt)
