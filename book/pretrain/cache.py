@@ -5,9 +5,13 @@ the data, the settings, the seed, and the source code of the networks. Files are
 written under a temporary name and then renamed, so a file that exists is whole.
 """
 
+import ast
 import hashlib
+import inspect
 import json
 import os
+import sys
+import textwrap
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +59,59 @@ def key_hash(**key: object) -> str:
     for name in CODE:
         found.update((Path(__file__).parent / name).read_bytes())
     return found.hexdigest()[:16]
+
+
+def code_hash(*things: object) -> str:
+    """Hash functions with all that they use of this package, and plain values.
+
+    A function counts with the functions, classes and plain constants that its source
+    names, and they with theirs. Comments and docstrings do not count, nor does code
+    that it never names: adding a method leaves the hashes of the others as they are.
+    """
+    sources: dict[str, str] = {}
+    plain = [thing for thing in things if not callable(thing)]
+    for thing in things:
+        if callable(thing):
+            _collect(thing, sources)
+    text = json.dumps([plain, sources], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_ours(thing: object) -> bool:
+    code = inspect.isfunction(thing) or inspect.isclass(thing)
+    return code and (thing.__module__ or "").split(".")[0] == __package__
+
+
+def _collect(thing: Callable | type, sources: dict[str, str]) -> None:
+    """Add the source of a function or class, and of what it names, to `sources`."""
+    name = f"{thing.__module__}.{thing.__qualname__}"
+    if name in sources:
+        return
+    tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
+    for node in ast.walk(tree):
+        first = node.body[0] if isinstance(getattr(node, "body", None), list) else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            node.body[0] = ast.Pass()  # a docstring
+    sources[name] = ast.unparse(tree)
+    scope = vars(sys.modules[thing.__module__])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute):
+            used = _lookup(node, scope)
+            if _is_ours(used):
+                _collect(used, sources)
+            elif isinstance(node, ast.Name) and isinstance(used, int | float | tuple):
+                sources[f"{thing.__module__}.{node.id}"] = repr(used)
+
+
+def _lookup(node: ast.expr, scope: dict) -> object:
+    """Return what a name, or a name of a module's, stands for; None if unknown."""
+    if isinstance(node, ast.Name):
+        return inspect.unwrap(scope.get(node.id)) if node.id in scope else None
+    if isinstance(node, ast.Attribute):
+        owner = _lookup(node.value, scope)
+        if inspect.ismodule(owner) and owner.__name__.startswith(__package__):
+            return inspect.unwrap(getattr(owner, node.attr, None))
+    return None
 
 
 def train_once(

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -56,7 +57,10 @@ def record(
         print(f"results/{name}.json keeps the values of the book's full run.")
         return
     RESULTS.mkdir(exist_ok=True)
-    content = {"values": values, "provenance": provenance(profile, dataset, seed)}
+    content = {
+        "values": values,
+        "provenance": provenance(dataset, profile.name, [seed]),
+    }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     write_whole(RESULTS / f"{name}.json", lambda path: path.write_text(text))
     print(f"Stored in results/{name}.json.")
@@ -76,7 +80,7 @@ def recorded(name: str) -> dict:
     return json.loads(path.read_text())["values"]
 
 
-def provenance(profile: Profile, dataset: ImageDataset, seed: int) -> dict:
+def provenance(dataset: ImageDataset, profile: str, seeds: Sequence[int]) -> dict:
     """Say what a result was computed with: code, versions, machine, data, profile."""
     lock = BOOK.parent / "requirements.lock"
     packages = ("keras", "numpy", "scikit-learn")
@@ -91,8 +95,8 @@ def provenance(profile: Profile, dataset: ImageDataset, seed: int) -> dict:
         "hardware": f"{_processor()}, {os.cpu_count()} cores",
         "dataset": dataset.source,
         "sha256": dataset.sha256,
-        "profile": profile.name,
-        "seed": seed,
+        "profile": profile,
+        "seeds": list(seeds),
         "date": date.today().isoformat(),
     }
 

@@ -197,9 +197,7 @@ def fine_tune(
         metrics=["accuracy"],
         **compile_options(),
     )
-    labelled = batches(
-        x, y, batch_size=min(batch_size, len(y)), steps=steps, seed=seed
-    )
+    labelled = batches(x, y, batch_size=min(batch_size, len(y)), steps=steps, seed=seed)
     history = classifier.fit(
         labelled, callbacks=[Progress(title)], verbose=0, shuffle=False
     )
