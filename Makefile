@@ -45,6 +45,10 @@ lint: $(INSTALLED)  ## check the style of package, tools, tests and notebooks
 publish: $(INSTALLED)  ## execute in full and store the outputs (or CHAPTERS="03a_...")
 	@$(RUN) tools/build.py publish $(CHAPTERS)
 
+study: $(INSTALLED)  ## run what is missing of the studies (or NAME=label_efficiency_...)
+	@for name in $(or $(NAME),label_efficiency_cifar10 label_efficiency_fashion); do \
+		PYTHONPATH=book $(RUN) -m pretrain.study $$name || exit; done
+
 stamp: $(INSTALLED)  ## write the address in _config.yml into the Colab cells
 	@$(RUN) tools/build.py stamp
 
@@ -71,4 +75,4 @@ python:
 		echo "Install one, or name it: make book PYTHON=/path/to/python3.12"; \
 		exit 1; } >&2
 
-.PHONY: help book test site lab lint publish stamp lock python
+.PHONY: help book test site lab lint publish study stamp lock python

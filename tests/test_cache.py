@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from pretrain import cache
+from pretrain import cache, layers, objectives
 
 
 def model(seed=0):
@@ -32,15 +32,26 @@ def test_trained_once_and_then_loaded():
     np.testing.assert_array_equal(first.get_weights()[0], second.get_weights()[0])
 
 
-def test_every_part_of_the_key_counts(monkeypatch, tmp_path):
+def test_every_part_of_the_key_counts():
     key = {"method": "m", "images": "abc", "epochs": 3, "seed": 0}
     known = cache.key_hash(**key)
     assert known == cache.key_hash(**dict(reversed(key.items())))
     for change in ({"images": "abd"}, {"epochs": 4}, {"seed": 1}, {"method": "n"}):
         assert cache.key_hash(**{**key, **change}) != known
-    (tmp_path / "changed.py").write_text("another network")
-    monkeypatch.setattr(cache, "CODE", (str(tmp_path / "changed.py"),))
-    assert cache.key_hash(**key) != known
+
+
+def test_the_code_that_trains_counts(monkeypatch):
+    hashed, key = [], {}
+    monkeypatch.setattr(cache, "code_hash", lambda *things: hashed.extend(things))
+    monkeypatch.setattr(cache, "train_once", lambda *_, **found: key.update(found))
+    model = objectives.conv_autoencoder((32, 32, 1))
+    objectives.pretrain(model, np.zeros((2, 32, 32, 1), "uint8"), epochs=1)
+    assert "code" in key
+    assert set(hashed) == {
+        objectives.pretrain,
+        objectives.Autoencoder,
+        layers.BatchNormalization,
+    }
 
 
 def test_a_torn_file_is_named_and_trained_again(capsys):

@@ -18,6 +18,29 @@ def test_shapes_of_the_convolutional_pair():
     assert decoder.output_shape == (None, 32, 32, 3)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shapes_of_the_residual_encoder(channels):
+    encoder = models.residual_encoder((32, 32, channels), (4, 8, 12, 16))
+    stages = [encoder.get_layer(f"stage{i}").output.shape[1:] for i in (2, 3, 4)]
+    assert stages == [(16, 16, 8), (8, 8, 12), (4, 4, 16)]
+    convolutions = [layer for layer in encoder.layers if "conv" in layer.name]
+    assert len(convolutions) == 10
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_strong_augmentation_repeats_with_its_seed_and_rests_outside_training(channels):
+    x = images(8, channels).astype("float32")
+    first, second = (
+        np.array(layers.strong_augmentation(channels, seed=3)(x, training=True))
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, x)
+    assert first.min() >= 0 and first.max() <= 255
+    still = layers.strong_augmentation(channels, seed=3)(x, training=False)
+    np.testing.assert_array_equal(still, x)
+
+
 def test_shapes_of_the_dense_pair():
     encoder = models.dense_encoder((32, 32, 1), 7, hidden=(20,))
     decoder = models.dense_decoder((32, 32, 1), 7, hidden=(20,))

@@ -74,6 +74,15 @@ def test_layerwise_rates(task):
     assert set(rates) == {f"{kind}{i}" for kind in ("conv", "norm") for i in (1, 2, 3)}
 
 
+def test_the_schedule_has_the_values_of_keras():
+    ours = transfer.WarmupCosine(0.01, 100, warmup=5)
+    theirs = keras.optimizers.schedules.CosineDecay(
+        0.0, 95, warmup_target=0.01, warmup_steps=5
+    )
+    for step in (0, 1, 4, 5, 6, 50, 99, 100, 120):
+        assert float(ours(step)) == pytest.approx(float(theirs(step)), abs=1e-8)
+
+
 def test_a_rate_of_zero_stops_a_layer_and_smaller_rates_slow_it(task):
     def movement(rates):
         encoder, _, classifier = small_classifier()

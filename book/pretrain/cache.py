@@ -1,8 +1,8 @@
 """Trained weights that go from chapter to chapter, and are never trained twice.
 
 A file name is a hash of everything that decides what the weights are: the method,
-the data, the settings, the seed, and the source code of the networks. Files are
-written under a temporary name and then renamed, so a file that exists is whole.
+the data, the settings, the seed, and the code that trains. Files are written under a
+temporary name and then renamed, so a file that exists is whole.
 """
 
 import ast
@@ -18,8 +18,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-
-CODE = ("feed.py", "layers.py", "models.py", "objectives.py")
 
 
 def folder() -> Path:
@@ -50,14 +48,12 @@ def digest(arrays: list[np.ndarray]) -> str:
 
 
 def key_hash(**key: object) -> str:
-    """Hash what decides the weights, together with the code of the networks.
+    """Hash what decides the weights, together with the engine that computes them.
 
     The values of `key` must be representable as JSON: numbers, strings, lists.
     """
     found = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
     found.update(keras.backend.backend().encode())
-    for name in CODE:
-        found.update((Path(__file__).parent / name).read_bytes())
     return found.hexdigest()[:16]
 
 
@@ -123,7 +119,7 @@ def train_once(
         model: a built model; its weights are overwritten.
         train: trains `model` and returns the history, lists of numbers by name.
         key: everything that decides the result, such as `method="autoencoder",
-            images=digest([x]), epochs=20, seed=0`.
+            images=digest([x]), epochs=20, seed=0, code=code_hash(train)`.
 
     Returns:
         The history of the training run, now or back then.

@@ -72,6 +72,35 @@ def conv_encoder(
     return keras.Model(image, h, name="conv_encoder")
 
 
+def residual_encoder(
+    input_shape: Shape = (32, 32, 3), filters: Sequence[int] = (24, 48, 96, 144)
+) -> keras.Model:
+    """Encode an image by ten convolutions, in stages with a residual connection.
+
+    The first convolution keeps the size. Each further stage is a convolution, max
+    pooling by two, and a residual block of two convolutions (He et al., 2016); all
+    are 3 by 3, normalised, then ReLU. It does far better from scratch than
+    `conv_encoder`, for forty times the arithmetic.
+
+    Shapes: 32×32×3 → 32×32×24 → 16×16×48 → 8×8×96 → 4×4×144, with the defaults.
+    """
+
+    def convolution(h, f, name):
+        h = layers.Conv2D(f, 3, padding="same", use_bias=False, name=f"conv{name}")(h)
+        h = BatchNormalization(name=f"norm{name}")(h)
+        return layers.ReLU(name=f"relu{name}")(h)
+
+    image = keras.Input(input_shape, name="image")
+    h = layers.Rescaling(1 / 255, name="scale")(image)
+    h = convolution(h, filters[0], "1")
+    for i, f in enumerate(filters[1:], 2):
+        h = convolution(h, f, f"{i}a")
+        h = layers.MaxPooling2D(name=f"pool{i}")(h)
+        inner = convolution(convolution(h, f, f"{i}b"), f, f"{i}c")
+        h = layers.Add(name=f"stage{i}")([h, inner])
+    return keras.Model(image, h, name="residual_encoder")
+
+
 def conv_decoder(
     code_shape: Shape = (4, 4, 128),
     filters: Sequence[int] = (64, 32),

@@ -1,5 +1,7 @@
 """What a network is trained to do, as `keras.Model` with a loss of its own."""
 
+import time
+
 import keras
 import numpy as np
 from keras import ops
@@ -79,7 +81,8 @@ def pretrain(
         title: what the progress line says.
 
     Returns:
-        The history: the mean squared error of each epoch, as `loss`.
+        The history: the mean squared error of each epoch as `loss`, and the `seconds`
+        of the whole training.
     """
 
     def train():
@@ -89,10 +92,14 @@ def pretrain(
         model.compile(keras.optimizers.Adam(schedule), **compile_options())
         images = batches(x, batch_size=batch_size, seed=seed)
         callbacks = [Progress(title)]
-        return model.fit(
+        start = time.perf_counter()
+        history = model.fit(
             images, epochs=epochs, shuffle=False, callbacks=callbacks, verbose=0
         ).history
+        return history | {"seconds": [time.perf_counter() - start]}
 
+    parts = [model, *model.encoder.layers, *model.decoder.layers]
+    ours = {type(p) for p in parts if type(p).__module__.startswith(__package__)}
     return cache.train_once(
         model,
         train,
@@ -101,6 +108,7 @@ def pretrain(
         weights=cache.digest(model.get_weights()),
         images=cache.digest([x]),
         settings=[epochs, learning_rate, batch_size, seed],
+        code=cache.code_hash(pretrain, *ours),
     )
 
 

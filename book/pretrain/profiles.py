@@ -63,13 +63,10 @@ def compile_options() -> dict[str, object]:
     """Return the arguments of `model.compile` that are fastest on this machine.
 
     XLA, which Keras picks by default, makes convolutions on a CPU several times
-    slower in TensorFlow. Eight steps per call hide the cost of the Python loop.
+    slower in TensorFlow.
     """
     slow_xla = keras.backend.backend() == "tensorflow" and not has_gpu()
-    return {
-        "jit_compile": False if slow_xla else "auto",
-        "steps_per_execution": 8,
-    }
+    return {"jit_compile": False if slow_xla else "auto"}
 
 
 def active() -> Profile:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+from keras import ops
 from sklearn.linear_model import LogisticRegression
 
 from pretrain import models
@@ -101,6 +102,28 @@ def probe_to_head(probe: Probe, head: keras.Model) -> None:
     head.get_layer("logits").set_weights([probe.kernel, probe.bias])
 
 
+@keras.saving.register_keras_serializable("pretrain")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A rate that rises in a line, then falls to zero along a cosine.
+
+    The values of Keras' `CosineDecay` with `warmup_steps`, without its branching.
+    AdamW asks for the rate once per variable, and branches take long to compile.
+    """
+
+    def __init__(self, peak: float, steps: int, warmup: int):
+        self.peak, self.steps, self.warmup = peak, steps, warmup
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        rise = ops.minimum(step / self.warmup, 1)
+        past = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        fall = (1 + ops.cos(math.pi * ops.clip(past, 0, 1))) / 2
+        return self.peak * rise * fall
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}
+
+
 class LayerwiseAdamW(keras.optimizers.AdamW):
     """AdamW whose learning rate is multiplied by a factor of each layer.
 
@@ -161,7 +184,7 @@ def fine_tune(
     batch_size: int = 64,
     rates: Mapping[str, float] | None = None,
     seed: int = 0,
-    title: str = "Fine-tuning",
+    title: str | None = "Fine-tuning",
 ) -> dict[str, list[float]]:
     """Train what is trainable in a classifier, by cross-entropy on its logits.
 
@@ -176,7 +199,7 @@ def fine_tune(
         learning_rate: the peak rate.
         rates: factors on the learning rate by layer name, see `layerwise_rates`.
         seed: fixes the order of batches.
-        title: what the progress line says.
+        title: what the progress line says; None for no progress line.
 
     Returns:
         The history of the one epoch of `steps` steps: loss and accuracy.
@@ -186,10 +209,7 @@ def fine_tune(
     """
     if len(x) != len(y):
         raise ValueError(f"{len(x)} images, but {len(y)} labels: they must be paired.")
-    warmup = max(1, steps // 20)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, steps - warmup, warmup_target=learning_rate, warmup_steps=warmup
-    )
+    schedule = WarmupCosine(learning_rate, steps, warmup=max(1, steps // 20))
     optimizer = LayerwiseAdamW(schedule, weight_decay=weight_decay, rates=rates or {})
     classifier.compile(
         optimizer,
@@ -199,7 +219,10 @@ def fine_tune(
     )
     labelled = batches(x, y, batch_size=min(batch_size, len(y)), steps=steps, seed=seed)
     history = classifier.fit(
-        labelled, callbacks=[Progress(title)], verbose=0, shuffle=False
+        labelled,
+        callbacks=[Progress(title)] if title else [],
+        verbose=0,
+        shuffle=False,
     )
     return history.history
 

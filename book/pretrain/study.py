@@ -1,0 +1,419 @@
+"""Studies: many trials, each one row, run in parallel and never twice.
+
+A trial is a method, a number of labels per class and a seed. First each method that
+has settings to choose is tuned, on validation images, for each number of labels. Then
+every trial runs with the chosen setting, and opens the test split once.
+
+    python -m pretrain.study label_efficiency_cifar10
+
+Rows go to `results/<study>.csv` as they come, tuning to `<study>_tuning.csv`, and
+where it all came from to `<study>.json`. Stop it at any time: it goes on from there.
+To use other machines, see `run`.
+"""
+
+import argparse
+import csv
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from io import StringIO
+from pathlib import Path
+
+import joblib
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from pretrain import cache, claims, data
+from pretrain.methods import METHODS, Fitted, Task
+
+TRIALS = (
+    "method",
+    "dataset",
+    "labels_per_class",
+    "seed",
+    "val_accuracy",
+    "test_accuracy",
+    "pretrain_seconds",
+    "train_seconds",
+    "setting",
+)
+TUNING = (*TRIALS[:4], "setting", "val_accuracy", "train_seconds")
+ROWS, TUNED = ".csv", "_tuning.csv"
+TUNING_SEED = 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """One number of labels per class, and what the trials with it get.
+
+    `labels` of 0 means all. `tuning_steps` are the gradient steps of a run that only
+    compares settings, `steps` those of a trial.
+    """
+
+    labels: int
+    steps: int
+    tuning_steps: int
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of trials on one data set.
+
+    `unlabelled` images are pretrained on, `pretrain_epochs` times; `width` scales the
+    number of filters of the network that all methods share.
+    """
+
+    name: str
+    dataset: str
+    unlabelled: int
+    pretrain_epochs: int
+    width: float
+    sizes: tuple[Size, ...]
+
+
+LADDER = (
+    "pixels",
+    "PCA",
+    "random, frozen",
+    "from scratch",
+    "autoencoder, frozen",
+    "autoencoder, fine-tuned",
+    "autoencoder, LP-FT",
+)
+
+
+def label_efficiency(name: str, dataset: str) -> Study:
+    """Return the study behind the book's label-efficiency curves."""
+    steps = {1: 300, 4: 600, 10: 1_000, 25: 1_500, 100: 2_500, 400: 5_000}
+    sizes = [Size(n, s, s // 2, (0, 1, 2, 3, 4), LADDER) for n, s in steps.items()]
+    few = ("from scratch", "autoencoder, frozen", "autoencoder, fine-tuned")
+    sizes.append(Size(0, 15_000, 2_500, (0, 1, 2), few))
+    return Study(name, dataset, 45_000, 10, 1.0, tuple(sizes))
+
+
+STUDIES = {
+    study.name: study
+    for study in (
+        label_efficiency("label_efficiency_cifar10", "cifar10"),
+        label_efficiency("label_efficiency_fashion", "fashion-full"),
+        Study(
+            "label_efficiency_quick",
+            "fashion",
+            unlabelled=512,
+            pretrain_epochs=1,
+            width=0.25,
+            sizes=(Size(4, 8, 8, (0, 1), LADDER),),
+        ),
+    )
+}
+
+
+class Store:
+    """The files of a study: each write replaces a whole file, or leaves it."""
+
+    def __init__(self, study: Study, folder: Path):
+        self.study, self.folder = study, folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, ending: str) -> Path:
+        return self.folder / f"{self.study.name}{ending}"
+
+    def rows(self, ending: str) -> list[dict[str, str]]:
+        """Return the rows that are there already, each a dict of strings."""
+        path = self.path(ending)
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def append(self, ending: str, columns: Sequence[str], row: Mapping) -> None:
+        """Add a row; sorted, so that the file does not depend on who was first."""
+        rows = [*self.rows(ending), {name: str(row[name]) for name in columns}]
+        rows.sort(key=lambda r: (r["method"], int(r["labels_per_class"]),
+                                 int(r["seed"]), r["setting"]))  # fmt: skip
+        text = StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        cache.write_whole(
+            self.path(ending), lambda path: path.write_text(text.getvalue())
+        )
+
+    def check(self, methods: Iterable[str]) -> None:
+        """Compare with what the rows were made of, or write it down.
+
+        Raises:
+            RuntimeError: if rows are there that were made otherwise.
+        """
+        path, study = self.path(".json"), json.loads(json.dumps(asdict(self.study)))
+        seeds = sorted({seed for size in self.study.sizes for seed in size.seeds})
+        now = {
+            "study": study,
+            "code": {name: code_of(name) for name in methods},
+            "provenance": claims.provenance(
+                splits(self.study.dataset)[0], self.study.name, seeds
+            ),
+        }
+        if path.exists():
+            before = json.loads(path.read_text())
+            differences = ["the grid"] * (before["study"] != study)
+            differences += [
+                part
+                for part in ("sha256", "versions")
+                if before["provenance"][part] != now["provenance"][part]
+            ]
+            differences += [
+                f"the code of {name!r}"
+                for name, code in now["code"].items()
+                if before["code"].get(name, code) != code
+            ]
+            if differences:
+                raise RuntimeError(
+                    f"{path.name}: the rows there were made with something else "
+                    f"({', '.join(differences)}), and must not be mixed with new ones. "
+                    f"Check out commit {before['provenance']['commit']} to go on with "
+                    "them, or move the files of the study away to start anew."
+                )
+            now = before | {"code": before["code"] | now["code"]}
+        text = json.dumps(now, indent=1, ensure_ascii=False) + "\n"
+        cache.write_whole(path, lambda path: path.write_text(text))
+
+
+def code_of(name: str) -> str:
+    """Hash the code that decides the rows of a method."""
+    return cache.code_hash(METHODS[name].fit, METHODS[name].grid, tune, test, task_of)
+
+
+@lru_cache(maxsize=1)
+def splits(dataset: str) -> tuple:
+    """Return a data set, and its training images split: x, y, x_val, y_val."""
+    loaded = data.load(dataset)
+    return loaded, *data.split(loaded)
+
+
+def task_of(study: Study, size: Size, seed: int, steps: int) -> Task:
+    """Return what a method may see: the test split is not in it."""
+    dataset, x, y, x_val, y_val = splits(study.dataset)
+    chosen = data.label_subset(y, size.labels, seed) if size.labels else slice(None)
+    return Task(
+        x[chosen],
+        y[chosen],
+        x_val,
+        y_val,
+        unlabelled=x[: study.unlabelled],
+        classes=dataset.classes,
+        steps=steps,
+        pretrain_epochs=study.pretrain_epochs,
+        width=study.width,
+        seed=seed,
+    )
+
+
+def labels_per_class(study: Study, size: Size) -> int:
+    """Return the number itself where a size stands for all labels."""
+    dataset, _, y, *_ = splits(study.dataset)
+    return size.labels or len(y) // dataset.classes
+
+
+def tune(study: Study, size: Size, name: str, setting: Mapping[str, float]) -> dict:
+    """Train a method with one of its settings, and score it on validation images."""
+    task = task_of(study, size, TUNING_SEED, size.tuning_steps)
+    start = time.perf_counter()
+    fitted = METHODS[name].fit(task, **setting)
+    return {
+        "method": name,
+        "dataset": study.dataset,
+        "labels_per_class": labels_per_class(study, size),
+        "seed": TUNING_SEED,
+        "setting": json.dumps(setting),
+        "val_accuracy": round(accuracy(fitted, task.x_val, task.y_val), 4),
+        "train_seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def test(
+    study: Study, size: Size, name: str, setting: Mapping[str, float], seed: int
+) -> dict:
+    """Run one trial: train with the chosen setting, and open the test split once."""
+    dataset = splits(study.dataset)[0]
+    task = task_of(study, size, seed, size.steps)
+    start = time.perf_counter()
+    fitted = METHODS[name].fit(task, **setting)
+    seconds = time.perf_counter() - start
+    return {
+        "method": name,
+        "dataset": study.dataset,
+        "labels_per_class": labels_per_class(study, size),
+        "seed": seed,
+        "val_accuracy": round(accuracy(fitted, task.x_val, task.y_val), 4),
+        "test_accuracy": round(accuracy(fitted, dataset.x_test, dataset.y_test), 4),
+        "pretrain_seconds": round(fitted.pretrain_seconds, 1),
+        "train_seconds": round(seconds, 1),
+        "setting": json.dumps({**setting, **fitted.chosen}),
+    }
+
+
+def accuracy(fitted: Fitted, x: np.ndarray, y: np.ndarray) -> float:
+    """Return the fraction of images that a fitted classifier names right."""
+    return float(np.mean(fitted.predict(x) == y))
+
+
+def run(
+    study: Study,
+    *,
+    methods: Sequence[str] | None = None,
+    labels: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+    folder: Path = claims.RESULTS,
+) -> list[dict[str, str]]:
+    """Run what is missing of a study, and return all its rows.
+
+    Trials run through joblib, in as many processes as there are cores, each on one
+    core, so that the rows do not depend on how many there are. Any backend of joblib
+    will do, on several machines too: see the page `setup`.
+
+    Args:
+        methods, labels, seeds: leave out all others. `labels` of 0 means all.
+        folder: where the files of the study are.
+
+    Raises:
+        ValueError: if the study has no such method, number of labels or seed.
+        RuntimeError: if rows are there that were made with other code or data.
+    """
+    sizes = selected(study, methods, labels, seeds)
+    names = list(dict.fromkeys(name for size in sizes for name in size.methods))
+    store = Store(study, folder)
+    store.check(names)
+    prepare(study, sizes, names)
+
+    known = {
+        (r["method"], r["labels_per_class"], r["setting"]) for r in store.rows(TUNED)
+    }
+    candidates = [
+        (size.tuning_steps, (study, size, name, setting))
+        for size in sizes
+        for name in size.methods
+        for setting in METHODS[name].grid
+        if len(METHODS[name].grid) > 1
+        and (name, str(labels_per_class(study, size)), json.dumps(setting)) not in known
+    ]
+    for row in in_parallel(tune, candidates, "tuning"):
+        store.append(TUNED, TUNING, row)
+
+    done = {(r["method"], r["labels_per_class"], r["seed"]) for r in store.rows(ROWS)}
+    trials = [
+        (
+            size.steps,
+            (study, size, name, chosen_setting(study, size, name, store), seed),
+        )
+        for size in sizes
+        for name in size.methods
+        for seed in size.seeds
+        if (name, str(labels_per_class(study, size)), str(seed)) not in done
+    ]
+    for row in in_parallel(test, trials, "trials"):
+        store.append(ROWS, TRIALS, row)
+    return store.rows(ROWS)
+
+
+def selected(study: Study, methods, labels, seeds) -> list[Size]:
+    """Return the sizes of a study, without what was not asked for."""
+    for kind, asked, there in (
+        ("method", methods, {m for size in study.sizes for m in size.methods}),
+        ("number of labels", labels, {size.labels for size in study.sizes}),
+        ("seed", seeds, {s for size in study.sizes for s in size.seeds}),
+    ):
+        for one in asked or ():
+            if one not in there:
+                raise ValueError(
+                    f"{study.name} has no {kind} {one!r}; it has "
+                    f"{', '.join(map(str, sorted(there)))}."
+                )
+    return [
+        replace(
+            size,
+            methods=tuple(m for m in size.methods if m in (methods or size.methods)),
+            seeds=tuple(s for s in size.seeds if s in (seeds or size.seeds)),
+        )
+        for size in study.sizes
+        if labels is None or size.labels in labels
+    ]
+
+
+def prepare(study: Study, sizes: Sequence[Size], names: Iterable[str]) -> None:
+    """Pretrain, with all cores, what the trials then find in the cache."""
+    task = task_of(study, sizes[0], TUNING_SEED, sizes[0].steps)
+    for step in {METHODS[name].prepare: None for name in names}:
+        if step:
+            step(task)
+
+
+def chosen_setting(study: Study, size: Size, name: str, store: Store) -> dict:
+    """Return the setting that did best on validation images; the first, if equal."""
+    grid = METHODS[name].grid
+    if len(grid) == 1:
+        return dict(grid[0])
+    scores = {
+        row["setting"]: float(row["val_accuracy"])
+        for row in store.rows(TUNED)
+        if (row["method"], row["labels_per_class"])
+        == (name, str(labels_per_class(study, size)))
+    }
+    return dict(max(grid, key=lambda setting: scores[json.dumps(setting)]))
+
+
+def in_parallel(
+    work: Callable[..., dict], jobs: Sequence[tuple[int, tuple]], title: str
+) -> Iterator[dict]:
+    """Call `work` with the arguments of each job; yield the results as they come.
+
+    Args:
+        jobs: (cost, arguments) of each; the costs make the estimate of the time left.
+    """
+    # One core for each worker: the rows then do not depend on the number of cores,
+    # and small networks gain little from a second one.
+    os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
+    calls = (joblib.delayed(_with_cost)(work, *job) for job in jobs)
+    total = sum(cost for cost, _ in jobs)
+    with tqdm(total=total, desc=title, unit="step", disable=not jobs) as bar:
+        for cost, row in parallel(calls):
+            bar.update(cost)
+            yield row
+
+
+def _with_cost(work: Callable[..., dict], cost: int, arguments: tuple) -> tuple:
+    keras.utils.clear_session()
+    return cost, work(*arguments)
+
+
+def main() -> None:
+    """Run a study from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain.study", description="Run what is missing of a study."
+    )
+    parser.add_argument("name", choices=STUDIES)
+    parser.add_argument("--methods", nargs="+", metavar="METHOD")
+    parser.add_argument("--labels", nargs="+", type=int, help="0 means all")
+    parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument("--folder", type=Path, default=claims.RESULTS)
+    asked = vars(parser.parse_args())
+    study = STUDIES[asked.pop("name")]
+    try:
+        rows = run(study, **asked)
+    except (ValueError, RuntimeError) as error:
+        parser.exit(2, f"{error}\n")
+    print(f"{study.name}: {len(rows)} rows.")
+
+
+if __name__ == "__main__":
+    # Workers must find the functions under the name of the module, not as __main__.
+    from pretrain import study as module
+
+    module.main()

@@ -1,0 +1,246 @@
+"""What a study promises: fair, repeatable, resumable, and blind to the test split."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+
+from pretrain import cache, claims, data, methods, study
+
+BOOK = Path(__file__).parent.parent / "book"
+QUICK = study.STUDIES["label_efficiency_quick"]
+SMALL = dataclasses.replace(
+    QUICK, sizes=(study.Size(2, 3, 2, (0, 1, 2), ("tuned", "plain")),)
+)
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """Two methods that learn nothing and remember what they were shown."""
+    seen = []
+    monkeypatch.setattr(methods, "METHODS", methods.METHODS.copy())
+    monkeypatch.setattr(study, "METHODS", methods.METHODS)
+
+    @methods.method("tuned", ({"rate": 1}, {"rate": 2}, {"rate": 3}))
+    def tuned(task, rate):
+        def predict(x):
+            seen.append(("tuned", task.steps, task.seed, len(x)))
+            return np.full(len(x), rate)
+
+        return methods.Fitted(predict)
+
+    @methods.method("plain")
+    def plain(task):
+        def predict(x):
+            seen.append(("plain", task.steps, task.seed, len(x)))
+            return np.zeros(len(x), int)
+
+        return methods.Fitted(predict, {"strength": 0.5})
+
+    with joblib.parallel_config(backend="threading"):
+        yield seen
+
+
+def rows_without_times(rows):
+    return [
+        {name: value for name, value in row.items() if not name.endswith("_seconds")}
+        for row in rows
+    ]
+
+
+def test_every_trial_is_there_once_with_its_setting(fakes, tmp_path):
+    rows = study.run(SMALL, folder=tmp_path)
+    assert [(r["method"], r["seed"]) for r in rows] == [
+        (name, str(seed)) for name in ("plain", "tuned") for seed in range(3)
+    ]
+    assert {r["labels_per_class"] for r in rows} == {"2"}
+    assert {r["dataset"] for r in rows} == {"fashion"}
+    assert json.loads(rows[0]["setting"]) == {"strength": 0.5}
+    tuning = study.Store(SMALL, tmp_path).rows(study.TUNED)
+    best = max(tuning, key=lambda r: float(r["val_accuracy"]))["setting"]
+    assert {r["setting"] for r in rows if r["method"] == "tuned"} == {best}
+
+
+def test_the_test_split_is_seen_once_a_trial_and_never_for_a_choice(fakes, tmp_path):
+    study.run(SMALL, folder=tmp_path)
+    test_images = len(data.load("fashion").x_test)
+    shown = [(name, steps, seed) for name, steps, seed, n in fakes if n == test_images]
+    assert sorted(shown) == [
+        (name, 3, seed) for name in ("plain", "tuned") for seed in range(3)
+    ]
+
+
+def test_a_task_holds_no_test_image():
+    task = study.task_of(QUICK, QUICK.sizes[0], 0, 8)
+    test = set(data.image_hashes(data.load("fashion").x_test))
+    held = [v for v in vars(task).values() if isinstance(v, np.ndarray) and v.ndim == 4]
+    assert len(held) == 3
+    for images in held:
+        assert not test.intersection(data.image_hashes(images))
+    labelled, validation = (set(data.image_hashes(x)) for x in (task.x, task.x_val))
+    assert not labelled & validation
+    assert not validation & set(data.image_hashes(task.unlabelled))
+
+
+def test_methods_are_compared_on_the_same_nested_subsets():
+    sizes = [study.Size(n, 1, 1, (3,), ()) for n in (2, 5)]
+    few, more = (study.task_of(QUICK, size, 3, 1) for size in sizes)
+    assert set(data.image_hashes(few.x)) < set(data.image_hashes(more.x))
+    everything = study.task_of(QUICK, study.Size(0, 1, 1, (0,), ()), 0, 1)
+    assert len(everything.y) == 10 * study.labels_per_class(
+        QUICK, study.Size(0, 1, 1, (0,), ())
+    )
+
+
+@pytest.mark.parametrize("name", study.STUDIES)
+def test_the_stored_rows_use_what_did_best_on_validation_images(name):
+    store = study.Store(study.STUDIES[name], claims.RESULTS)
+    tuning, rows = store.rows(study.TUNED), store.rows(study.ROWS)
+    keys = [(r["method"], r["labels_per_class"], r["seed"]) for r in rows]
+    assert len(keys) == len(set(keys))
+    for row in rows:
+        grid = methods.METHODS[row["method"]].grid
+        scores = {
+            t["setting"]: float(t["val_accuracy"])
+            for t in tuning
+            if (t["method"], t["labels_per_class"])
+            == (row["method"], row["labels_per_class"])
+        }
+        if len(grid) > 1:
+            assert set(scores) == {json.dumps(setting) for setting in grid}
+            best = json.loads(max(scores, key=scores.get))
+            assert best.items() <= json.loads(row["setting"]).items()
+
+
+def test_the_baseline_is_tuned_as_much_as_the_favourite():
+    trained = [m for m in methods.METHODS.values() if len(m.grid) > 1]
+    assert len(trained) >= 3
+    grids = {json.dumps(list(m.grid)) for m in trained}
+    assert len(grids) == 1
+    assert len(methods.STRENGTHS) == len(trained[0].grid)
+
+
+def test_rows_do_not_depend_on_the_order_of_trials(fakes, tmp_path):
+    at_once = study.run(SMALL, folder=tmp_path / "once")
+    for seed in (2, 0, 1):
+        study.run(SMALL, seeds=[seed], methods=["tuned"], folder=tmp_path / "parts")
+    in_parts = study.run(SMALL, folder=tmp_path / "parts")
+    assert rows_without_times(at_once) == rows_without_times(in_parts)
+
+
+def test_what_is_there_is_not_run_again(fakes, tmp_path):
+    study.run(SMALL, folder=tmp_path)
+    calls = len(fakes)
+    study.run(SMALL, folder=tmp_path)
+    assert len(fakes) == calls
+
+
+@pytest.mark.parametrize("part", ["code", "sha256", "grid"])
+def test_rows_of_other_code_data_or_grid_are_not_mixed(fakes, tmp_path, part):
+    study.run(SMALL, methods=["plain"], folder=tmp_path)
+    path = study.Store(SMALL, tmp_path).path(".json")
+    before = json.loads(path.read_text())
+    changed = SMALL
+    if part == "code":
+        before["code"]["plain"] = "something else"
+    elif part == "sha256":
+        before["provenance"]["sha256"] = "something else"
+    else:
+        changed = dataclasses.replace(SMALL, pretrain_epochs=7)
+    path.write_text(json.dumps(before))
+    with pytest.raises(RuntimeError, match=rf"{part}.*must not be mixed.*start anew"):
+        study.run(changed, folder=tmp_path)
+
+
+def test_what_the_study_does_not_have_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no method 'magic'; it has PCA, .*pixels"):
+        study.run(QUICK, methods=["magic"], folder=tmp_path)
+    with pytest.raises(ValueError, match="no number of labels 7; it has 4"):
+        study.run(QUICK, labels=[7], folder=tmp_path)
+
+
+def test_the_hash_of_code_sees_what_a_function_uses_and_nothing_else(
+    tmp_path, monkeypatch
+):
+    def hash_of(text):
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / "pretrain_scratch.py").write_text(text)
+        sys.modules.pop("pretrain_scratch", None)
+        import linecache
+
+        linecache.clearcache()
+        module = __import__("pretrain_scratch")
+        monkeypatch.setattr(cache, "__package__", "pretrain_scratch", raising=False)
+        return cache.code_hash(module.method)
+
+    base = "N = 3\ndef helper():\n    return N\ndef method():\n    return helper()\n"
+    assert hash_of(base) == hash_of(base + "def other():\n    pass\n")
+    commented = base.replace("def method():", 'def method():\n    "words"\n    # more')
+    assert hash_of(commented) != hash_of(base.replace("return N", "return N + 1"))
+    assert hash_of(base) != hash_of(base.replace("N = 3", "N = 4"))
+    assert hash_of(base) != hash_of(base.replace("return N", "return -N"))
+
+
+COMMAND = [sys.executable, "-m", "pretrain.study", QUICK.name, "--folder"]
+
+
+def environment(tmp_path):
+    return {**os.environ, "PYTHONPATH": str(BOOK), "PRETRAIN_CACHE": str(tmp_path)}
+
+
+def test_a_killed_study_goes_on_where_it_was(tmp_path):
+    command = [*COMMAND, str(tmp_path)]
+    process = subprocess.Popen(
+        command,
+        env=environment(tmp_path),
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    table = tmp_path / f"{QUICK.name}.csv"
+    deadline = time.monotonic() + 240
+    while not table.exists() or len(table.read_text().splitlines()) < 4:
+        assert process.poll() is None, "the study ended before it could be killed"
+        assert time.monotonic() < deadline, "no row came"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = table.read_text().splitlines()[1:]
+    assert before
+    subprocess.run(command, env=environment(tmp_path), check=True, capture_output=True)
+    after = table.read_text().splitlines()[1:]
+    assert set(before) <= set(after), "a finished row is kept as it is"
+    keys = [line.split(",")[:1] + line.rsplit(",", 7)[1:4] for line in after]
+    store = study.Store(QUICK, tmp_path)
+    keys = [(r["method"], r["seed"]) for r in store.rows(study.ROWS)]
+    assert sorted(keys) == sorted(
+        (name, str(seed)) for name in study.LADDER for seed in (0, 1)
+    )
+
+    # The same trial, alone in this process, gives the same row.
+    row = next(r for r in store.rows(study.ROWS) if r["method"] == "from scratch")
+    setting = json.loads(row["setting"])
+    again = study.test(QUICK, QUICK.sizes[0], "from scratch", setting, 0)
+    assert str(again["test_accuracy"]) == row["test_accuracy"]
+
+
+def test_trials_run_on_dask_workers(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        rows = study.run(QUICK, methods=["pixels", "PCA"], folder=tmp_path)
+    assert len(rows) == 4
+    here = study.run(QUICK, methods=["pixels", "PCA"], folder=tmp_path / "here")
+    assert rows_without_times(rows) == rows_without_times(here)
