@@ -116,11 +116,11 @@ def logistic_on_pixels(task: Task) -> Fitted:
     return probe(task, pixels)
 
 
-@method("PCA")
-def logistic_on_components(task: Task) -> Fitted:
+@method("PCA", tuple({"components": n} for n in (8, 16, 32, 64)))
+def logistic_on_components(task: Task, components: int) -> Fitted:
     """Logistic regression on the principal components of the unlabelled images."""
-    part = pixels(task.unlabelled[:10_000])
-    pca = PCA(min(128, *part.shape), svd_solver="covariance_eigh").fit(part)
+    pca = PCA(components, svd_solver="covariance_eigh")
+    pca.fit(pixels(task.unlabelled[:10_000]))
     return probe(task, lambda x: pca.transform(pixels(x)))
 
 
