@@ -322,6 +322,16 @@ def run(
     return store.rows(ROWS)
 
 
+def results(name: str, method: str) -> dict[int, dict[int, float]]:
+    """Return what the book stored: labels per class → seed → test accuracy."""
+    found: dict[int, dict[int, float]] = {}
+    for row in Store(STUDIES[name], claims.RESULTS).rows(ROWS):
+        if row["method"] == method:
+            by_seed = found.setdefault(int(row["labels_per_class"]), {})
+            by_seed[int(row["seed"])] = float(row["test_accuracy"])
+    return found
+
+
 def selected(study: Study, methods, labels, seeds) -> list[Size]:
     """Return the sizes of a study, without what was not asked for."""
     for kind, asked, there in (
