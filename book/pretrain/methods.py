@@ -54,7 +54,6 @@ class Fitted:
 class Method:
     """A function, and the settings among which a study chooses for it."""
 
-    name: str
     fit: Callable[..., Fitted]
     grid: Sequence[Mapping[str, float]]
     prepare: Callable[[Task], object] | None = None
@@ -77,7 +76,7 @@ def method(
     """
 
     def register(fit):
-        METHODS[name] = Method(name, fit, grid, prepare)
+        METHODS[name] = Method(fit, grid, prepare)
         return fit
 
     return register
@@ -93,11 +92,16 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 BATCH_SIZE = 32
 
 
-def probe(task: Task, represent: Callable, pretrain_seconds: float = 0.0) -> Fitted:
+def fit_probe(task: Task, represent: Callable) -> transfer.Probe:
     """Fit a linear classifier on what `represent` makes of the images."""
-    found = transfer.linear_probe(
+    return transfer.linear_probe(
         represent(task.x), task.y, represent(task.x_val), task.y_val, STRENGTHS
     )
+
+
+def probe(task: Task, represent: Callable, pretrain_seconds: float = 0.0) -> Fitted:
+    """Return that classifier as the result of a method."""
+    found = fit_probe(task, represent)
     return Fitted(
         lambda x: found.predict(represent(x)),
         {"strength": found.strength},
@@ -207,10 +211,7 @@ def autoencoder_lp_ft(task: Task, **settings) -> Fitted:
     model, seconds = pretrained_autoencoder(task)
     head = models.pooled_head(model.encoder.output_shape[1:], task.classes)
     pool = keras.layers.GlobalAveragePooling2D()(model.encoder.output)
-    represent = flat(keras.Model(model.encoder.input, pool))
-    found = transfer.linear_probe(
-        represent(task.x), task.y, represent(task.x_val), task.y_val, STRENGTHS
-    )
+    found = fit_probe(task, flat(keras.Model(model.encoder.input, pool)))
     transfer.probe_to_head(found, head)
     chosen = {"strength": found.strength}
     return Fitted(train(task, model.encoder, head, **settings), chosen, seconds)

@@ -14,7 +14,7 @@ class Profile:
     """The sizes that the chapters share.
 
     `unlabelled` is the largest number of images to pretrain on, `steps` the number
-    of gradient steps of one fine-tuning run, `seeds` the repetitions of a study.
+    of gradient steps of one fine-tuning run.
     """
 
     name: str
@@ -23,7 +23,6 @@ class Profile:
     pretrain_epochs: int
     steps: int
     labels_per_class: tuple[int, ...]
-    seeds: tuple[int, ...]
 
     def pick(self, quick: T, full: T) -> T:
         """Return the value that belongs to this profile."""
@@ -38,7 +37,6 @@ PROFILES = {
         pretrain_epochs=2,
         steps=60,
         labels_per_class=(4, 25),
-        seeds=(0,),
     ),
     "full": Profile(
         name="full",
@@ -47,7 +45,6 @@ PROFILES = {
         pretrain_epochs=20,
         steps=500,
         labels_per_class=(4, 10, 25, 100, 400),
-        seeds=(0,),
     ),
 }
 

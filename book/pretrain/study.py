@@ -132,6 +132,13 @@ class Store:
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
 
+    def keys(self, ending: str, last: str) -> set[tuple[str, str, str]]:
+        """Return method, labels per class and one more column of each row."""
+        return {
+            (row["method"], row["labels_per_class"], row[last])
+            for row in self.rows(ending)
+        }
+
     def append(self, ending: str, columns: Sequence[str], row: Mapping) -> None:
         """Add a row; sorted, so that the file does not depend on who was first."""
         rows = [*self.rows(ending), {name: str(row[name]) for name in columns}]
@@ -292,9 +299,7 @@ def run(
     store.check(names)
     prepare(study, sizes, names)
 
-    known = {
-        (r["method"], r["labels_per_class"], r["setting"]) for r in store.rows(TUNED)
-    }
+    known = store.keys(TUNED, "setting")
     candidates = [
         (size.tuning_steps, (study, size, name, setting))
         for size in sizes
@@ -306,7 +311,7 @@ def run(
     for row in in_parallel(tune, candidates, "tuning"):
         store.append(TUNED, TUNING, row)
 
-    done = {(r["method"], r["labels_per_class"], r["seed"]) for r in store.rows(ROWS)}
+    done = store.keys(ROWS, "seed")
     trials = [
         (
             size.steps,
