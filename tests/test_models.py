@@ -41,6 +41,62 @@ def test_strong_augmentation_repeats_with_its_seed_and_rests_outside_training(ch
     np.testing.assert_array_equal(still, x)
 
 
+def test_a_mask_hides_the_fraction_asked_of_the_patches_and_rests_outside_training():
+    x = images(3).astype("float32") * 0 + 9
+    mask = layers.RandomMask(patch=8, fraction=0.25, seed=1)
+    seen = np.array(mask(x, training=True))
+    assert set(np.unique(seen)) == {9.0, 127.5}
+    patches = seen.reshape(3, 4, 8, 4, 8, 3).transpose(0, 1, 3, 2, 4, 5)
+    hidden = patches.reshape(3, 16, -1) == 127.5
+    np.testing.assert_array_equal(hidden.all(-1), hidden.any(-1))
+    np.testing.assert_array_equal(hidden.all(-1).sum(1), [4, 4, 4])
+    assert not np.array_equal(hidden[0], hidden[1])
+    np.testing.assert_array_equal(mask(x, training=False), x)
+
+
+def test_patches_are_normalised_one_by_one():
+    x = images(2).astype("float32") / 255
+    x[0, :8, :8] = 0.5
+    found = np.array(layers.PatchNormalization(8, floor=1e-4)(x))
+    patches = found.reshape(2, 4, 8, 4, 8, 3)
+    np.testing.assert_allclose(patches.mean((2, 4)), 0, atol=1e-4)
+    flat, others = patches[0, 0, :, 0], patches[1]
+    np.testing.assert_allclose(flat, 0, atol=1e-3)
+    np.testing.assert_allclose(others.std((1, 3)), 1, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "corrupt",
+    [layers.pixel_noise(0.2, seed=0), layers.RandomMask(4, 0.5, seed=0)],
+    ids=["noise", "mask"],
+)
+def test_a_denoiser_sees_something_else_than_it_must_restore(corrupt):
+    encoder = models.conv_encoder((32, 32, 3), (4, 8, 8))
+    decoder = models.conv_decoder(encoder.output_shape[1:], (8, 4))
+    model = objectives.Autoencoder(encoder, decoder, corrupt)
+    x = images(4)
+    seen = np.array(corrupt(x.astype("float32"), training=True))
+    assert np.abs(seen - x).mean() > 5
+    restored = model(x)
+    loss = float(model.compute_loss(x=x, y_pred=restored))
+    expected = np.square(x / 255 - np.array(restored)).mean()
+    assert loss == pytest.approx(expected, rel=1e-5), "the target is the clean image"
+    plain = objectives.Autoencoder(encoder, decoder)
+    np.testing.assert_allclose(restored, plain(x), atol=1e-6)  # nothing hidden in use
+
+
+def test_a_narrow_code_and_pooled_features_have_the_shapes_they_say():
+    encoder = models.residual_encoder((32, 32, 3), (4, 8, 12, 16))
+    narrow = models.with_code(encoder, 2)
+    assert narrow.output_shape == (None, 4, 4, 2)
+    pooled = models.pooled_features(narrow, "stage3", 2)
+    assert pooled.output_shape == (None, 2, 2, 12)
+    x = images(2)
+    whole = np.array(models.truncate(narrow, "stage3")(x))
+    means = whole.reshape(2, 2, 4, 2, 4, 12).mean((2, 4))
+    np.testing.assert_allclose(pooled(x), means, rtol=1e-4, atol=1e-5)
+
+
 def test_shapes_of_the_dense_pair():
     encoder = models.dense_encoder((32, 32, 1), 7, hidden=(20,))
     decoder = models.dense_decoder((32, 32, 1), 7, hidden=(20,))

@@ -64,7 +64,10 @@ def test_every_trial_is_there_once_with_its_setting(fakes, tmp_path):
     ]
     assert {r["labels_per_class"] for r in rows} == {"2"}
     assert {r["dataset"] for r in rows} == {"fashion"}
-    assert json.loads(rows[0]["setting"]) == {"strength": 0.5}
+    assert json.loads(rows[0]["found"]) == {"strength": 0.5}
+    for row in rows:
+        table = np.array(json.loads(row["confusion"]))
+        assert np.trace(table) / table.sum() == float(row["test_accuracy"])
     tuning = study.Store(SMALL, tmp_path).rows(study.TUNED)
     best = max(tuning, key=lambda r: float(r["val_accuracy"]))["setting"]
     assert {r["setting"] for r in rows if r["method"] == "tuned"} == {best}
@@ -89,6 +92,16 @@ def test_a_task_holds_no_test_image():
     labelled, validation = (set(data.image_hashes(x)) for x in (task.x, task.x_val))
     assert not labelled & validation
     assert not validation & set(data.image_hashes(task.unlabelled))
+
+
+def test_without_seeds_settings_are_compared_and_the_test_split_stays_closed(
+    fakes, tmp_path
+):
+    size = dataclasses.replace(SMALL.sizes[0], seeds=())
+    only_tuning = dataclasses.replace(SMALL, sizes=(size,))
+    assert study.run(only_tuning, folder=tmp_path) == []
+    assert len(study.Store(only_tuning, tmp_path).rows(study.TUNED)) == 3
+    assert {n for *_, n in fakes} == {len(data.split(data.load("fashion"))[2])}
 
 
 def test_methods_are_compared_on_the_same_nested_subsets():
@@ -125,6 +138,7 @@ def test_the_baseline_is_tuned_as_much_as_the_favourite():
     grids = {name: methods.METHODS[name].grid for name in study.LADDER}
     trained = ("from scratch", "autoencoder, fine-tuned", "autoencoder, LP-FT")
     assert all(grids[name] == methods.TRAINED for name in trained)
+    assert grids["random, frozen"] == grids["autoencoder, frozen"] == methods.FROZEN
     tried = {name: len(grid) for name, grid in grids.items() if len(grid) > 1}
     assert set(tried.values()) == {len(methods.STRENGTHS)}
 
@@ -159,6 +173,21 @@ def test_rows_of_other_code_data_or_grid_are_not_mixed(fakes, tmp_path, part):
     path.write_text(json.dumps(before))
     with pytest.raises(RuntimeError, match=rf"{part}.*must not be mixed.*start anew"):
         study.run(changed, folder=tmp_path)
+
+
+def test_other_steps_are_refused_but_new_methods_and_sizes_may_join(fakes, tmp_path):
+    size = SMALL.sizes[0]
+    one = dataclasses.replace(size, methods=("plain",))
+    study.run(dataclasses.replace(SMALL, sizes=(one,)), folder=tmp_path)
+    longer = dataclasses.replace(size, steps=4)
+    with pytest.raises(RuntimeError, match="the grid of 'labels 2'"):
+        study.run(dataclasses.replace(SMALL, sizes=(longer,)), folder=tmp_path)
+    more = (size, dataclasses.replace(size, labels=3))
+    rows = study.run(dataclasses.replace(SMALL, sizes=more), folder=tmp_path)
+    assert len(rows) == 2 * 2 * 3
+    kept = json.loads(study.Store(SMALL, tmp_path).path(".json").read_text())
+    assert {"labels 2", "labels 3"} < set(kept["grid"])
+    assert set(kept["code"]) == {"plain", "tuned"}
 
 
 def test_what_the_study_does_not_have_is_refused(tmp_path):

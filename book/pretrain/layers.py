@@ -64,6 +64,84 @@ def strong_augmentation(channels: int, seed: int | None = None) -> keras.Sequent
     return keras.Sequential([RandomCropFlip(seed=seed), recolour, erase])
 
 
+def pixel_noise(deviation: float, seed: int | None = None) -> keras.Sequential:
+    """Return a layer that adds Gaussian noise in training to images in 0 … 255.
+
+    Args:
+        deviation: on the scale [0, 1], on which Keras' layer works.
+        seed: fixes the draws.
+    """
+    return keras.Sequential(
+        [
+            keras.layers.Rescaling(1 / 255, name="down"),
+            keras.layers.GaussianNoise(deviation, seed=seed, name="noise"),
+            keras.layers.Rescaling(255, name="up"),
+        ],
+        name="pixel_noise",
+    )
+
+
+@keras.saving.register_keras_serializable("pretrain")
+class RandomMask(keras.layers.Layer):
+    """Paint a random part of the square patches of each image grey, in training.
+
+    A network that must restore them has to know what belongs there (Vincent et al.,
+    2008; He et al., 2022).
+
+    Shapes: (batch, height, width, channels) in and out; `patch` must divide both sides.
+    """
+
+    def __init__(self, patch: int, fraction: float, seed: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.patch, self.fraction = patch, fraction
+        self.seed = keras.random.SeedGenerator(seed)
+
+    def call(self, images, training=False):
+        if not training:
+            return images
+        batch, height, width, _ = ops.shape(images)
+        rows, columns = height // self.patch, width // self.patch
+        # The patches with the smallest numbers are painted: exactly the fraction asked.
+        draw = keras.random.uniform((batch, rows * columns), seed=self.seed)
+        rank = ops.argsort(ops.argsort(draw, axis=1), axis=1)
+        hidden = ops.reshape(
+            rank < round(self.fraction * rows * columns), (batch, rows, columns, 1)
+        )
+        hidden = ops.repeat(ops.repeat(hidden, self.patch, axis=1), self.patch, axis=2)
+        return ops.where(hidden, 127.5, images)
+
+    def get_config(self):
+        config = {"patch": self.patch, "fraction": self.fraction}
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("pretrain")
+class PatchNormalization(keras.layers.Layer):
+    """Give each square patch of an image mean 0 and variance 1, in each channel.
+
+    As a target, it makes an edge in the shade count as much as one in the light (He et
+    al., 2022). `floor` is added to the standard deviation: flat patches stay flat.
+
+    Shapes: (batch, height, width, channels) in and out; `patch` must divide both sides.
+    """
+
+    def __init__(self, patch: int, floor: float = 0.05, **kwargs):
+        super().__init__(**kwargs)
+        self.patch, self.floor = patch, floor
+
+    def call(self, images):
+        shape = batch, height, width, channels = ops.shape(images)
+        p = self.patch
+        split = (batch, height // p, p, width // p, p, channels)
+        patches = ops.reshape(images, split)
+        mean = ops.mean(patches, axis=(2, 4), keepdims=True)
+        deviation = ops.std(patches, axis=(2, 4), keepdims=True)
+        return ops.reshape((patches - mean) / (deviation + self.floor), shape)
+
+    def get_config(self):
+        return {**super().get_config(), "patch": self.patch, "floor": self.floor}
+
+
 @keras.saving.register_keras_serializable("pretrain")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch norm (Ioffe & Szegedy, 2015) that is faster, and settles sooner.

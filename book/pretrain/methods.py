@@ -5,15 +5,21 @@ A method gets a `Task`, which holds no test image, and returns a `Fitted` classi
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Any
 
 import keras
 import numpy as np
 from sklearn.decomposition import PCA
 
 from pretrain import models, objectives, transfer
-from pretrain.layers import strong_augmentation
+from pretrain.layers import (
+    PatchNormalization,
+    RandomMask,
+    pixel_noise,
+    strong_augmentation,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +48,11 @@ class Task:
 class Fitted:
     """A classifier: images → labels, and what it took to get there.
 
-    `chosen` are settings that the method chose by itself, on validation images.
+    `found` is what the method chose by itself, on validation images, or measured.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
-    chosen: Mapping[str, float] = field(default_factory=dict)
+    found: Mapping[str, float] = field(default_factory=dict)
     pretrain_seconds: float = 0.0
 
 
@@ -55,7 +61,7 @@ class Method:
     """A function, and the settings among which a study chooses for it."""
 
     fit: Callable[..., Fitted]
-    grid: Sequence[Mapping[str, float]]
+    grid: Sequence[Mapping[str, Any]]
     prepare: Callable[[Task], object] | None = None
 
 
@@ -64,7 +70,7 @@ METHODS: dict[str, Method] = {}
 
 def method(
     name: str,
-    grid: Sequence[Mapping[str, float]] = ({},),
+    grid: Sequence[Mapping[str, Any]] = ({},),
     prepare: Callable[[Task], object] | None = None,
 ):
     """Register the decorated function as a method.
@@ -82,12 +88,17 @@ def method(
     return register
 
 
-# Four settings for every network that is trained, the baseline like the favourite.
-# Probes choose among as many strengths of regularisation.
+# Four settings for every method, the baselines like the favourite: how to train for a
+# network that trains, which features for one that is frozen.
 TRAINED = tuple(
     {"learning_rate": rate, "weight_decay": decay}
     for rate, decay in product((2e-3, 6e-3), (0.05, 0.5))
 )
+FROZEN = tuple(
+    {"layer": layer, "cells": cells}
+    for layer, cells in product(("stage3", "stage4"), (2, 4))
+)
+# Each probe, in each trial, chooses among four strengths of regularisation.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 BATCH_SIZE = 32
 
@@ -128,12 +139,12 @@ def logistic_on_components(task: Task, components: int) -> Fitted:
     return probe(task, lambda x: pca.transform(pixels(x)))
 
 
-FILTERS = (24, 48, 96, 144)
+FILTERS = (16, 32, 64, 128)
 
 
-def new_encoder(task: Task) -> keras.Model:
-    """Return the network that all methods share, untrained."""
-    filters = [round(task.width * f) for f in FILTERS]
+def new_encoder(task: Task, stages: int = len(FILTERS)) -> keras.Model:
+    """Return the network that all methods share, or its first stages, untrained."""
+    filters = [round(task.width * f) for f in FILTERS[:stages]]
     return models.residual_encoder(task.x.shape[1:], filters)
 
 
@@ -143,32 +154,70 @@ def random_encoder(task: Task) -> keras.Model:
     return new_encoder(task)
 
 
-def pretrained_autoencoder(task: Task) -> tuple[objectives.Autoencoder, float]:
-    """Return the autoencoder of all unlabelled images, and its seconds of training."""
-    keras.utils.set_random_seed(0)
-    encoder = new_encoder(task)
-    decoder = models.conv_decoder(encoder.output_shape[1:], channels=task.x.shape[-1])
-    model = objectives.Autoencoder(encoder, decoder)
-    history = objectives.pretrain(model, task.unlabelled, epochs=task.pretrain_epochs)
-    return model, history["seconds"][0]
+def pretrained_autoencoder(
+    task: Task,
+    *,
+    epochs: int = 0,
+    stages: int = len(FILTERS),
+    code: int = 0,
+    corrupt: str = "nothing",
+    target: str = "image",
+    seed: int = 0,
+) -> tuple[objectives.Autoencoder, dict[str, list[float]]]:
+    """Return an autoencoder of all unlabelled images, and the history of its training.
+
+    Args:
+        epochs: default: as many as the study says.
+        stages: of the encoder.
+        code: number of channels in the code; 0 for those of the last stage.
+        corrupt: `nothing`, `noise` or `mask`.
+        target: `image`, or `patches`: each patch normalised.
+        seed: of the initial weights and the order of the images.
+    """
+    keras.utils.set_random_seed(seed)
+    encoder = new_encoder(task, stages)
+    if code:
+        encoder = models.with_code(encoder, code)
+    code_shape = encoder.output_shape[1:]
+    decoder = models.conv_decoder(
+        code_shape,
+        filters=(64, 32)[len(FILTERS) - stages :],
+        channels=task.x.shape[-1],
+        activation="sigmoid" if target == "image" else "linear",
+    )
+    corruptions = {
+        "nothing": None,
+        "noise": pixel_noise(0.2, seed),
+        "mask": RandomMask(4, 0.5, seed=seed, name="mask"),
+    }
+    targets = {"image": None, "patches": PatchNormalization(8, name="patches")}
+    model = objectives.Autoencoder(
+        encoder, decoder, corruptions[corrupt], targets[target]
+    )
+    history = objectives.pretrain(
+        model, task.unlabelled, epochs=epochs or task.pretrain_epochs, seed=seed
+    )
+    return model, history
 
 
-def flat(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+def features_of(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from images to the features of a network, (n, features)."""
     return lambda x: transfer.features(network, x)
 
 
-@method("random, frozen")
-def random_frozen(task: Task) -> Fitted:
+@method("random, frozen", FROZEN)
+def random_frozen(task: Task, layer: str, cells: int) -> Fitted:
     """A linear probe on an encoder that nobody trained."""
-    return probe(task, flat(random_encoder(task)))
+    encoder = models.pooled_features(random_encoder(task), layer, cells)
+    return probe(task, features_of(encoder))
 
 
-@method("autoencoder, frozen", prepare=pretrained_autoencoder)
-def autoencoder_frozen(task: Task) -> Fitted:
+@method("autoencoder, frozen", FROZEN, prepare=pretrained_autoencoder)
+def autoencoder_frozen(task: Task, layer: str, cells: int) -> Fitted:
     """A linear probe on the encoder of the autoencoder."""
-    model, seconds = pretrained_autoencoder(task)
-    return probe(task, flat(model.encoder), seconds)
+    model, history = pretrained_autoencoder(task)
+    encoder = models.pooled_features(model.encoder, layer, cells)
+    return probe(task, features_of(encoder), history["seconds"][0])
 
 
 def train(task: Task, encoder: keras.Model, head: keras.Model, **settings) -> Callable:
@@ -199,19 +248,71 @@ def from_scratch(task: Task, **settings) -> Fitted:
 @method("autoencoder, fine-tuned", TRAINED, pretrained_autoencoder)
 def autoencoder_fine_tuned(task: Task, **settings) -> Fitted:
     """The encoder of the autoencoder with a new head, all of it trained."""
-    model, seconds = pretrained_autoencoder(task)
+    model, history = pretrained_autoencoder(task)
     keras.utils.set_random_seed(task.seed)
     head = models.pooled_head(model.encoder.output_shape[1:], task.classes)
-    return Fitted(train(task, model.encoder, head, **settings), {}, seconds)
+    fitted = train(task, model.encoder, head, **settings)
+    return Fitted(fitted, {}, history["seconds"][0])
 
 
 @method("autoencoder, LP-FT", TRAINED, pretrained_autoencoder)
 def autoencoder_lp_ft(task: Task, **settings) -> Fitted:
     """The same, but the head starts as a linear probe (Kumar et al., 2022)."""
-    model, seconds = pretrained_autoencoder(task)
+    model, history = pretrained_autoencoder(task)
     head = models.pooled_head(model.encoder.output_shape[1:], task.classes)
-    pool = keras.layers.GlobalAveragePooling2D()(model.encoder.output)
-    found = fit_probe(task, flat(keras.Model(model.encoder.input, pool)))
+    pool = models.pooled_features(model.encoder, model.encoder.layers[-1].name, 1)
+    found = fit_probe(task, features_of(pool))
     transfer.probe_to_head(found, head)
-    chosen = {"strength": found.strength}
-    return Fitted(train(task, model.encoder, head, **settings), chosen, seconds)
+    fitted = train(task, model.encoder, head, **settings)
+    return Fitted(fitted, {"strength": found.strength}, history["seconds"][0])
+
+
+def recipe_grid() -> tuple[dict[str, Any], ...]:
+    """Return ways to pretrain an autoencoder, each with the features to probe.
+
+    From one recipe in the middle, each choice is varied by itself; then what could
+    add up is combined.
+    """
+    middle = {"epochs": 3}
+    recipes = [
+        {"epochs": 1},
+        middle,
+        {"epochs": 10},
+        *(middle | {"stages": n} for n in (2, 3)),
+        *(middle | {"code": n} for n in (2, 8, 32)),
+        *(middle | {"corrupt": kind} for kind in ("noise", "mask")),
+        middle | {"target": "patches"},
+        *(
+            middle | {"corrupt": kind, "target": "patches"}
+            for kind in ("noise", "mask")
+        ),
+        middle | {"seed": 1},
+    ]
+    return tuple(
+        {**recipe, "layer": f"stage{stage}", "cells": cells}
+        for recipe in recipes
+        for stage in range(2, recipe.get("stages", len(FILTERS)) + 1)
+        for cells in (1, 2, 4)
+    )
+
+
+RECIPES = recipe_grid()
+
+
+def pretrain_recipes(task: Task) -> None:
+    """Pretrain by every recipe."""
+    for recipe in RECIPES:
+        how = {k: v for k, v in recipe.items() if k not in ("layer", "cells")}
+        pretrained_autoencoder(task, **how)
+
+
+@method("autoencoder recipe", RECIPES, pretrain_recipes)
+def autoencoder_recipe(task: Task, layer: str, cells: int, **recipe) -> Fitted:
+    """A linear probe on one layer of an autoencoder that was trained by a recipe."""
+    model, history = pretrained_autoencoder(task, **recipe)
+    encoder = models.pooled_features(model.encoder, layer, cells)
+    fitted = probe(task, features_of(encoder), history["seconds"][0])
+    error = {"loss": history["loss"][-1]}
+    if recipe.get("target", "image") == "image":
+        error["copy_error"] = objectives.reconstruction_error(model, task.x_val)
+    return replace(fitted, found={**fitted.found, **error})

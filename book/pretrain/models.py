@@ -106,11 +106,13 @@ def conv_decoder(
     filters: Sequence[int] = (64, 32),
     channels: int = 3,
     kernel_size: int = 3,
+    activation: str = "sigmoid",
 ) -> keras.Model:
     """Decode a map of features into an image by transposed convolutions.
 
     Each stage doubles height and width. The decoder is thrown away after
-    pretraining, so only the encoder is normalised. The output is a sigmoid.
+    pretraining, so only the encoder is normalised. A sigmoid keeps the output in
+    [0, 1]; a target with other values needs `activation="linear"`.
 
     Shapes: 4×4×128 → 8×8×64 → 16×16×32 → 32×32×3, with the default filters.
     """
@@ -125,7 +127,7 @@ def conv_decoder(
         kernel_size,
         strides=2,
         padding="same",
-        activation="sigmoid",
+        activation=activation,
         name="image",
     )(h)
     return keras.Model(code, image, name="conv_decoder")
@@ -170,6 +172,25 @@ def truncate(encoder: keras.Model, layer_name: str) -> keras.Model:
         raise ValueError(f"{layer_name!r} is no layer; there are {', '.join(names)}.")
     output = encoder.get_layer(layer_name).output
     return keras.Model(encoder.input, output, name=f"to_{layer_name}")
+
+
+def with_code(encoder: keras.Model, channels: int) -> keras.Model:
+    """Narrow the output of an encoder by a 1 by 1 convolution, the layer `code`.
+
+    Shapes: (h, w, c) features → (h, w, `channels`), linear.
+    """
+    code = layers.Conv2D(channels, 1, name="code")(encoder.output)
+    return keras.Model(encoder.input, code, name="narrow_encoder")
+
+
+def pooled_features(encoder: keras.Model, layer_name: str, cells: int) -> keras.Model:
+    """Average the features of a layer over a grid of `cells` by `cells`.
+
+    Shapes: images → (cells, cells, channels of the layer).
+    """
+    output = truncate(encoder, layer_name).output
+    pool = layers.AveragePooling2D(output.shape[1] // cells, name="grid")(output)
+    return keras.Model(encoder.input, pool, name=f"{layer_name}_in_{cells}x{cells}")
 
 
 def predict(network: keras.Model, x: np.ndarray, batch_size: int = 512) -> np.ndarray:

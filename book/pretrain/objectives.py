@@ -18,9 +18,23 @@ class Autoencoder(keras.Model):
     `fit(images)` needs no labels and no second copy of the images.
 
     Shapes: images (batch, height, width, channels) in 0 … 255 → the same in [0, 1].
+
+    Args:
+        corrupt: a layer on images in 0 … 255 that acts in training only, such as
+            `layers.pixel_noise` or `layers.RandomMask`. With it, the clean image must
+            be restored from a corrupted one (Vincent et al., 2008).
+        target: a layer on images in [0, 1] that says what is to be restored, such as
+            `layers.PatchNormalization`. Default: the image itself.
     """
 
-    def __init__(self, encoder: keras.Model, decoder: keras.Model, **kwargs):
+    def __init__(
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        corrupt: keras.layers.Layer | None = None,
+        target: keras.layers.Layer | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if encoder.input_shape != decoder.output_shape:
             raise ValueError(
@@ -29,19 +43,23 @@ class Autoencoder(keras.Model):
             )
         self.encoder = encoder
         self.decoder = decoder
+        self.corrupt = corrupt or keras.layers.Identity(name="corrupt")
+        self.target = target or keras.layers.Identity(name="target")
         self.build(encoder.input_shape)
 
     def build(self, input_shape):
         self.built = True
 
     def call(self, images, training=None):
-        code = self.encoder(images, training=training)
+        seen = self.corrupt(ops.cast(images, "float32"), training=training)
+        code = self.encoder(seen, training=training)
         return self.decoder(code, training=training)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        return ops.mean(ops.square(ops.cast(x, y_pred.dtype) / 255 - y_pred))
+        target = self.target(ops.cast(x, y_pred.dtype) / 255)
+        return ops.mean(ops.square(target - y_pred))
 
 
 def conv_autoencoder(input_shape: models.Shape, seed: int = 0) -> Autoencoder:
@@ -98,13 +116,14 @@ def pretrain(
         ).history
         return history | {"seconds": [time.perf_counter() - start]}
 
-    parts = [model, *model.encoder.layers, *model.decoder.layers]
+    parts = [model, *model.layers]
+    parts += [inner for part in model.layers for inner in getattr(part, "layers", ())]
     ours = {type(p) for p in parts if type(p).__module__.startswith(__package__)}
     return cache.train_once(
         model,
         train,
         method=type(model).__name__.lower(),
-        networks=[model.encoder.to_json(), model.decoder.to_json()],
+        networks=[keras.saving.serialize_keras_object(p) for p in model.layers],
         weights=cache.digest(model.get_weights()),
         images=cache.digest([x]),
         settings=[epochs, learning_rate, batch_size, seed],

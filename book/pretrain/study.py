@@ -25,6 +25,7 @@ from pathlib import Path
 import joblib
 import keras
 import numpy as np
+from sklearn.metrics import confusion_matrix
 from tqdm import tqdm
 
 from pretrain import cache, claims, data
@@ -40,8 +41,10 @@ TRIALS = (
     "pretrain_seconds",
     "train_seconds",
     "setting",
+    "found",
+    "confusion",
 )
-TUNING = (*TRIALS[:4], "setting", "val_accuracy", "train_seconds")
+TUNING = (*TRIALS[:4], "setting", "val_accuracy", "train_seconds", "found")
 ROWS, TUNED = ".csv", "_tuning.csv"
 TUNING_SEED = 0
 
@@ -51,7 +54,8 @@ class Size:
     """One number of labels per class, and what the trials with it get.
 
     `labels` of 0 means all. `tuning_steps` are the gradient steps of a run that only
-    compares settings, `steps` those of a trial.
+    compares settings, `steps` those of a trial. Without seeds, settings are compared,
+    and the test split stays closed.
     """
 
     labels: int
@@ -97,11 +101,19 @@ def label_efficiency(name: str, dataset: str) -> Study:
     return Study(name, dataset, 45_000, 10, 1.0, tuple(sizes))
 
 
+def recipes(name: str, dataset: str) -> Study:
+    """Return the comparison of ways to pretrain, on validation images alone."""
+    size = Size(100, 0, 1, seeds=(), methods=("autoencoder recipe",))
+    return Study(name, dataset, 45_000, 10, 1.0, (size,))
+
+
 STUDIES = {
     study.name: study
     for study in (
         label_efficiency("label_efficiency_cifar10", "cifar10"),
         label_efficiency("label_efficiency_fashion", "fashion-full"),
+        recipes("autoencoder_recipes_cifar10", "cifar10"),
+        recipes("autoencoder_recipes_fashion", "fashion-full"),
         Study(
             "label_efficiency_quick",
             "fashion",
@@ -158,10 +170,10 @@ class Store:
         Raises:
             RuntimeError: if rows are there that were made otherwise.
         """
-        path, study = self.path(".json"), json.loads(json.dumps(asdict(self.study)))
+        path = self.path(".json")
         seeds = sorted({seed for size in self.study.sizes for seed in size.seeds})
         now = {
-            "study": study,
+            "grid": grid_of(self.study),
             "code": {name: code_of(name) for name in methods},
             "provenance": claims.provenance(
                 splits(self.study.dataset)[0], self.study.name, seeds
@@ -169,16 +181,17 @@ class Store:
         }
         if path.exists():
             before = json.loads(path.read_text())
-            differences = ["the grid"] * (before["study"] != study)
-            differences += [
+            differences = [
                 part
                 for part in ("sha256", "versions")
                 if before["provenance"][part] != now["provenance"][part]
             ]
+            # A method or a number of labels that is new may join what is there.
             differences += [
-                f"the code of {name!r}"
-                for name, code in now["code"].items()
-                if before["code"].get(name, code) != code
+                f"the {part} of {name!r}"
+                for part in ("grid", "code")
+                for name, value in now[part].items()
+                if before[part].get(name, value) != value
             ]
             if differences:
                 raise RuntimeError(
@@ -187,9 +200,21 @@ class Store:
                     f"Check out commit {before['provenance']['commit']} to go on with "
                     "them, or move the files of the study away to start anew."
                 )
-            now = before | {"code": before["code"] | now["code"]}
+            joined = {part: before[part] | now[part] for part in ("grid", "code")}
+            now = before | joined
         text = json.dumps(now, indent=1, ensure_ascii=False) + "\n"
         cache.write_whole(path, lambda path: path.write_text(text))
+
+
+def grid_of(study: Study) -> dict[str, object]:
+    """Return what of a study decides its rows, by name."""
+    parts = asdict(study)
+    sizes = parts.pop("sizes")
+    steps = {
+        f"labels {size['labels']}": [size["steps"], size["tuning_steps"]]
+        for size in sizes
+    }
+    return parts | steps
 
 
 def code_of(name: str) -> str:
@@ -241,6 +266,7 @@ def tune(study: Study, size: Size, name: str, setting: Mapping[str, float]) -> d
         "setting": json.dumps(setting),
         "val_accuracy": round(accuracy(fitted, task.x_val, task.y_val), 4),
         "train_seconds": round(time.perf_counter() - start, 1),
+        "found": json.dumps(fitted.found),
     }
 
 
@@ -253,16 +279,20 @@ def test(
     start = time.perf_counter()
     fitted = METHODS[name].fit(task, **setting)
     seconds = time.perf_counter() - start
+    said = fitted.predict(dataset.x_test)
+    confusion = confusion_matrix(dataset.y_test, said, labels=range(dataset.classes))
     return {
         "method": name,
         "dataset": study.dataset,
         "labels_per_class": labels_per_class(study, size),
         "seed": seed,
         "val_accuracy": round(accuracy(fitted, task.x_val, task.y_val), 4),
-        "test_accuracy": round(accuracy(fitted, dataset.x_test, dataset.y_test), 4),
+        "test_accuracy": round(float(np.mean(said == dataset.y_test)), 4),
         "pretrain_seconds": round(fitted.pretrain_seconds, 1),
         "train_seconds": round(seconds, 1),
-        "setting": json.dumps({**setting, **fitted.chosen}),
+        "setting": json.dumps(setting),
+        "found": json.dumps(fitted.found),
+        "confusion": json.dumps(confusion.tolist(), separators=(",", ":")),
     }
 
 
