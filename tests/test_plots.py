@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from pretrain import plots
+from pretrain.stats import Interval
 
 
 @pytest.fixture
@@ -28,12 +29,21 @@ def test_every_kind_of_figure_carries_its_text_and_is_closed(shown):
         y_log=True,
     )
     plots.bars({"a": 1.0, "b": 2.0}, x_label="x", alt="bars")
+    lines = {"a": {1: Interval(2, 1, 3), 100: Interval(4, 3, float("inf"))}}
+    plots.intervals(lines, x_label="x", y_label="y", alt="intervals", reference=0)
+    assert [t.get_text() for t in shown[-1][0].axes[0].get_xticklabels()] == [
+        "1",
+        "100",
+    ]
+    points = {"a": (1, 2), "b": (2, 1)}
+    plots.scatter(points, x_label="x", y_label="y", alt="dots", x_log=True)
     y = np.array([0, 0, 0, 0, 1])
     plots.confusion(y, np.array([0, 0, 0, 1, 1]), ("cat", "dog"), alt="confusion")
     percentages = [text.get_text() for text in shown[-1][0].axes[0].texts]
     assert percentages == ["75", "25", "0", "100"]
-    texts = [metadata["image/png"]["alt"] for _, metadata in shown]
-    assert texts == ["images", "maps", "curves", "bars", "confusion"]
+    texts = {metadata["image/png"]["alt"] for _, metadata in shown}
+    kinds = {"images", "maps", "curves", "bars", "intervals", "dots", "confusion"}
+    assert texts == kinds
     assert plt.get_fignums() == []
 
 

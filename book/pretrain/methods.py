@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 from pretrain import models, objectives, transfer
 from pretrain.layers import (
     PatchNormalization,
+    RandomCropFlip,
     RandomMask,
     pixel_noise,
     strong_augmentation,
@@ -28,8 +29,9 @@ class Task:
 
     Shapes: `x` (n, height, width, channels) with labels `y` (n,); `x_val`, `y_val` to
     make choices on; `unlabelled` images to pretrain on. `steps` is the number of
-    gradient steps on labels, `pretrain_epochs` that of passes without, `width` scales
-    the filters of the network.
+    gradient steps on labels, `augment` the augmentation of all networks, `strong` or
+    `light`, `pretrain_epochs` the number of passes without labels, `width` scales the
+    filters of the network.
     """
 
     x: np.ndarray
@@ -39,6 +41,7 @@ class Task:
     unlabelled: np.ndarray
     classes: int
     steps: int
+    augment: str
     pretrain_epochs: int
     width: float
     seed: int
@@ -221,8 +224,15 @@ def autoencoder_frozen(task: Task, layer: str, cells: int) -> Fitted:
 
 
 def train(task: Task, encoder: keras.Model, head: keras.Model, **settings) -> Callable:
-    """Train encoder and head on the labels; return the classifier, images → labels."""
-    augment = strong_augmentation(task.x.shape[-1], task.seed)
+    """Train encoder and head on the labels; return the classifier, images → labels.
+
+    The classifier decides by the mean of the logits for the image and its mirror image.
+    """
+    augment = (
+        strong_augmentation(task.x.shape[-1], task.seed)
+        if task.augment == "strong"
+        else RandomCropFlip(seed=task.seed)
+    )
     network = models.classifier(encoder, head, augment)
     transfer.fine_tune(
         network,
@@ -234,7 +244,13 @@ def train(task: Task, encoder: keras.Model, head: keras.Model, **settings) -> Ca
         title=None,
         **settings,
     )
-    return lambda x: models.predict(network, x).argmax(axis=1)
+
+    def predict(x):
+        mirrored = np.ascontiguousarray(x[:, :, ::-1])
+        logits = models.predict(network, x) + models.predict(network, mirrored)
+        return logits.argmax(axis=1)
+
+    return predict
 
 
 @method("from scratch", TRAINED)
@@ -273,7 +289,7 @@ def recipe_grid() -> tuple[dict[str, Any], ...]:
     From one recipe in the middle, each choice is varied by itself; then what could
     add up is combined.
     """
-    middle = {"epochs": 3}
+    middle = {"epochs": 2}
     recipes = [
         {"epochs": 1},
         middle,

@@ -5,11 +5,14 @@ Every function displays its figure; none returns one.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
 from matplotlib.ticker import MaxNLocator
+
+from pretrain.stats import Interval
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -117,6 +120,68 @@ def curves(
     if y_log:
         axis.set_yscale("log")
     name_ends(axis, ends)
+    show(figure, alt)
+
+
+def intervals(
+    lines: Mapping[str, Mapping[int, Interval]],
+    *,
+    x_label: str,
+    y_label: str,
+    alt: str,
+    reference: float | None = None,
+) -> None:
+    """Plot means over a log axis with their intervals shaded, each line named.
+
+    Args:
+        lines: name → x value → interval.
+        reference: a value to draw a thin line at, such as 0 for differences.
+    """
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    ends = []
+    for name, line in lines.items():
+        x = sorted(line)
+        mean, low, high = zip(*(astuple(line[n]) for n in x), strict=True)
+        (drawn,) = axis.plot(x, mean, "o-", markersize=4)
+        colour = drawn.get_color()
+        axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        ends.append((mean[-1], x[-1], name, colour))
+    if reference is not None:
+        axis.axhline(reference, color="black", linewidth=1)
+    ticks = sorted({n for line in lines.values() for n in line})
+    axis.set_xscale("log")
+    axis.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    axis.minorticks_off()
+    axis.set(xlabel=x_label, ylabel=y_label)
+    name_ends(axis, ends)
+    show(figure, alt)
+
+
+def scatter(
+    points: Mapping[str, tuple[float, float]],
+    *,
+    x_label: str,
+    y_label: str,
+    alt: str,
+    x_log: bool = False,
+) -> None:
+    """Plot one named dot for each entry: name → (x, y)."""
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    for i, (name, (x, y)) in enumerate(points.items()):
+        axis.plot(x, y, "o", color=COLOURS[0])
+        axis.annotate(
+            name,
+            (x, y),
+            xytext=(0, 6 if i % 2 else -6),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if i % 2 else "top",
+            fontsize=8,
+        )
+    if x_log:
+        axis.set_xscale("log")
+    axis.margins(0.12)
+    axis.set(xlabel=x_label, ylabel=y_label)
     show(figure, alt)
 
 

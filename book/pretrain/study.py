@@ -55,7 +55,7 @@ class Size:
 
     `labels` of 0 means all. `tuning_steps` are the gradient steps of a run that only
     compares settings, `steps` those of a trial. Without seeds, settings are compared,
-    and the test split stays closed.
+    and the test split stays closed. `augment` is `strong` or `light`, for all networks.
     """
 
     labels: int
@@ -63,6 +63,7 @@ class Size:
     tuning_steps: int
     seeds: tuple[int, ...]
     methods: tuple[str, ...]
+    augment: str = "strong"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def label_efficiency(name: str, dataset: str) -> Study:
     steps = {1: 300, 4: 600, 10: 1_000, 25: 1_500, 100: 2_500, 400: 5_000}
     sizes = [Size(n, s, s // 2, (0, 1, 2, 3, 4), LADDER) for n, s in steps.items()]
     few = ("from scratch", "autoencoder, frozen", "autoencoder, fine-tuned")
-    sizes.append(Size(0, 15_000, 2_500, (0, 1, 2), few))
+    # Ten passes are too few for strong augmentation to pay.
+    sizes.append(Size(0, 15_000, 2_500, (0, 1, 2), few, "light"))
     return Study(name, dataset, 45_000, 10, 1.0, tuple(sizes))
 
 
@@ -210,11 +212,13 @@ def grid_of(study: Study) -> dict[str, object]:
     """Return what of a study decides its rows, by name."""
     parts = asdict(study)
     sizes = parts.pop("sizes")
-    steps = {
-        f"labels {size['labels']}": [size["steps"], size["tuning_steps"]]
+    each = {
+        f"labels {size['labels']}": [
+            size[k] for k in ("steps", "tuning_steps", "augment")
+        ]
         for size in sizes
     }
-    return parts | steps
+    return parts | each
 
 
 def code_of(name: str) -> str:
@@ -241,6 +245,7 @@ def task_of(study: Study, size: Size, seed: int, steps: int) -> Task:
         unlabelled=x[: study.unlabelled],
         classes=dataset.classes,
         steps=steps,
+        augment=size.augment,
         pretrain_epochs=study.pretrain_epochs,
         width=study.width,
         seed=seed,
@@ -355,6 +360,23 @@ def run(
     for row in in_parallel(test, trials, "trials"):
         store.append(ROWS, TRIALS, row)
     return store.rows(ROWS)
+
+
+def card(name: str) -> str:
+    """Return in a few lines what stands behind the stored rows of a study."""
+    store = Store(STUDIES[name], claims.RESULTS)
+    made = json.loads(store.path(".json").read_text())["provenance"]
+    rows, tuning = store.rows(ROWS), store.rows(TUNED)
+    hours = sum(float(row["train_seconds"]) for row in rows + tuning) / 3600
+    versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items())
+    seeds = sorted({int(row["seed"]) for row in rows})
+    return (
+        f"{name}: {len(rows)} trials, seeds {seeds}, after {len(tuning)} tuning runs; "
+        f"{hours:.1f} hours of one core\n"
+        f"data: {made['dataset']}, sha256 {made['sha256'][:16]}…\n"
+        f"code: commit {(made['commit'] or 'unknown')[:9]}, {versions}\n"
+        f"machine: {made['hardware']}, {made['date']}"
+    )
 
 
 def results(name: str, method: str) -> dict[int, dict[int, float]]:
