@@ -212,12 +212,8 @@ def grid_of(study: Study) -> dict[str, object]:
     """Return what of a study decides its rows, by name."""
     parts = asdict(study)
     sizes = parts.pop("sizes")
-    each = {
-        f"labels {size['labels']}": [
-            size[k] for k in ("steps", "tuning_steps", "augment")
-        ]
-        for size in sizes
-    }
+    deciding = ("steps", "tuning_steps", "augment")
+    each = {f"labels {s['labels']}": [s[k] for k in deciding] for s in sizes}
     return parts | each
 
 
