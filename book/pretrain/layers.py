@@ -45,7 +45,8 @@ def strong_augmentation(channels: int, seed: int | None = None) -> keras.Sequent
     """Return a layer that crops, mirrors, recolours and erases a part of each image.
 
     With few labels it is worth more than any other choice about a network from
-    scratch. Where each image is seen a few times only, `RandomCropFlip` is enough. The erased rectangle follows DeVries & Taylor (2017).
+    scratch. Where each image is seen a few times only, `RandomCropFlip` is enough.
+    The erased rectangle follows DeVries & Taylor (2017).
 
     Args:
         channels: 3 for colour; greyscale images only change in light and contrast.
