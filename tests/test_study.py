@@ -279,3 +279,20 @@ def test_trials_run_on_dask_workers(tmp_path):
     assert len(rows) == 4
     here = study.run(QUICK, methods=["pixels", "PCA"], folder=tmp_path / "here")
     assert rows_without_times(rows) == rows_without_times(here)
+
+
+def test_chapters_read_what_a_study_stored(fakes, tmp_path, monkeypatch):
+    rows = study.run(SMALL, folder=tmp_path)
+    monkeypatch.setattr(claims, "RESULTS", tmp_path)
+    monkeypatch.setattr(study, "STUDIES", {SMALL.name: SMALL})
+    found = study.results(SMALL.name)
+    assert list(found) == ["plain", "tuned"]
+    assert found["plain"][2] == dict.fromkeys(range(3), 10.0)
+    counts = study.confusion(SMALL.name, "plain", 2)
+    assert counts.sum() == 3 * len(data.load("fashion").x_test)
+    assert (counts[:, 1:] == 0).all()
+    rates = [run["rate"] for run in study.tried(SMALL.name)]
+    assert sorted(rates) == [1, 2, 3]
+    card = study.card(SMALL.name)
+    assert f"{len(rows)} trials, seeds [0, 1, 2], after 3 tuning runs" in card
+    assert data.EMBEDDED_SHA256[:16] in card

@@ -223,17 +223,14 @@ def bars(values: Mapping[str, float], *, x_label: str, alt: str) -> None:
     show(figure, alt)
 
 
-def confusion(y: np.ndarray, said: np.ndarray, names: Sequence[str], alt: str) -> None:
+def confusion(counts: np.ndarray, names: Sequence[str], alt: str) -> None:
     """Show which class is taken for which, in percent of the images of each class.
 
     Args:
-        y: true labels, shape (n,).
-        said: labels that the classifier gave, shape (n,).
+        counts: of images, (true class, answer), as scikit-learn counts them.
         names: of the classes, in the order of the labels.
     """
-    matrix = np.zeros((len(names), len(names)))
-    np.add.at(matrix, (y, said), 1)
-    matrix = 100 * matrix / matrix.sum(axis=1, keepdims=True)
+    matrix = 100 * counts / counts.sum(axis=1, keepdims=True)
     figure, axis = plt.subplots(figsize=(6.2, 5.2))
     axis.imshow(matrix, cmap="cividis", vmin=0)
     axis.grid(False)

@@ -58,6 +58,21 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval:
     return mean_interval([ours[seed] - theirs[seed] for seed in sorted(ours)])
 
 
+def intervals(
+    by_labels: Mapping[int, Mapping[int, float]], theirs=None
+) -> dict[int, Interval]:
+    """Return the mean interval at each number of labels, or that of the differences.
+
+    Args:
+        by_labels: number of labels → seed → value.
+        theirs: the same of a rival, for paired differences; numbers of labels that it
+            does not have are left out.
+    """
+    if theirs is None:
+        return {n: mean_interval(list(s.values())) for n, s in by_labels.items()}
+    return {n: paired(s, theirs[n]) for n, s in by_labels.items() if n in theirs}
+
+
 def labels_needed(accuracy: float, curve: Mapping[int, float]) -> float:
     """Return how many labels a method needs to reach an accuracy.
 

@@ -375,14 +375,43 @@ def card(name: str) -> str:
     )
 
 
-def results(name: str, method: str) -> dict[int, dict[int, float]]:
-    """Return what the book stored: labels per class → seed → test accuracy."""
-    found: dict[int, dict[int, float]] = {}
+def results(name: str) -> dict[str, dict[int, dict[int, float]]]:
+    """Return what the book stored: method → labels per class → seed → percent right.
+
+    The percentages are those of the test split.
+    """
+    found: dict[str, dict[int, dict[int, float]]] = {}
     for row in Store(STUDIES[name], claims.RESULTS).rows(ROWS):
-        if row["method"] == method:
-            by_seed = found.setdefault(int(row["labels_per_class"]), {})
-            by_seed[int(row["seed"])] = float(row["test_accuracy"])
+        by_labels = found.setdefault(row["method"], {})
+        by_seed = by_labels.setdefault(int(row["labels_per_class"]), {})
+        by_seed[int(row["seed"])] = 100 * float(row["test_accuracy"])
     return found
+
+
+def confusion(name: str, method: str, labels_per_class: int) -> np.ndarray:
+    """Return stored counts, summed over the seeds: (true class, answer)."""
+    return sum(
+        np.array(json.loads(row["confusion"]))
+        for row in Store(STUDIES[name], claims.RESULTS).rows(ROWS)
+        if (row["method"], row["labels_per_class"]) == (method, str(labels_per_class))
+    )
+
+
+def tried(name: str) -> list[dict]:
+    """Return the stored tuning runs: setting, what was found, and percent right.
+
+    The percentages, `val_accuracy`, are those of the validation images.
+    """
+    return [
+        {
+            "method": row["method"],
+            "labels_per_class": int(row["labels_per_class"]),
+            **json.loads(row["setting"]),
+            **json.loads(row["found"]),
+            "val_accuracy": 100 * float(row["val_accuracy"]),
+        }
+        for row in Store(STUDIES[name], claims.RESULTS).rows(TUNED)
+    ]
 
 
 def selected(study: Study, methods, labels, seeds) -> list[Size]:
