@@ -45,8 +45,11 @@ lint: $(INSTALLED)  ## check the style of package, tools, tests and notebooks
 publish: $(INSTALLED)  ## execute in full and store the outputs (or CHAPTERS="03a_...")
 	@$(RUN) tools/build.py publish $(CHAPTERS)
 
+STUDIES := $(foreach data,cifar10 fashion, \
+	autoencoder_recipes_$(data) label_efficiency_$(data))
+
 study: $(INSTALLED)  ## run what is missing of the studies (or NAME=label_efficiency_...)
-	@for name in $(or $(NAME),label_efficiency_cifar10 label_efficiency_fashion); do \
+	@for name in $(or $(NAME),$(STUDIES)); do \
 		PYTHONPATH=book $(RUN) -m pretrain.study $$name || exit; done
 
 stamp: $(INSTALLED)  ## write the address in _config.yml into the Colab cells
