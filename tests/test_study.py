@@ -288,6 +288,10 @@ def test_chapters_read_what_a_study_stored(fakes, tmp_path, monkeypatch):
     found = study.results(SMALL.name)
     assert list(found) == ["plain", "tuned"]
     assert found["plain"][2] == dict.fromkeys(range(3), 10.0)
+    size = dataclasses.replace(SMALL.sizes[0], seeds=(0, 1, 2, 3))
+    unfinished = dataclasses.replace(SMALL, sizes=(size,))
+    monkeypatch.setitem(study.STUDIES, SMALL.name, unfinished)
+    assert study.results(SMALL.name) == {"plain": {}, "tuned": {}}
     counts = study.confusion(SMALL.name, "plain", 2)
     assert counts.sum() == 3 * len(data.load("fashion").x_test)
     assert (counts[:, 1:] == 0).all()

@@ -261,14 +261,28 @@ def from_scratch(task: Task, **settings) -> Fitted:
     return Fitted(train(task, encoder, head, **settings))
 
 
+def start_from(task: Task, stages: int, **settings) -> Fitted:
+    """Train a network whose first stages come from the autoencoder, the others not."""
+    model, history = pretrained_autoencoder(task)
+    encoder = random_encoder(task)
+    for layer in encoder.layers:
+        number = "".join(c for c in layer.name if c.isdigit())
+        if layer.weights and int(number) <= stages:
+            layer.set_weights(model.encoder.get_layer(layer.name).get_weights())
+    head = models.pooled_head(encoder.output_shape[1:], task.classes)
+    return Fitted(train(task, encoder, head, **settings), {}, history["seconds"][0])
+
+
+@method("autoencoder depth", tuple({"stages": n} for n in range(len(FILTERS) + 1)))
+def autoencoder_depth(task: Task, stages: int) -> Fitted:
+    """Fine-tuning with one setting for all, from more or fewer pretrained stages."""
+    return start_from(task, stages, learning_rate=2e-3, weight_decay=0.5)
+
+
 @method("autoencoder, fine-tuned", TRAINED, pretrained_autoencoder)
 def autoencoder_fine_tuned(task: Task, **settings) -> Fitted:
     """The encoder of the autoencoder with a new head, all of it trained."""
-    model, history = pretrained_autoencoder(task)
-    keras.utils.set_random_seed(task.seed)
-    head = models.pooled_head(model.encoder.output_shape[1:], task.classes)
-    fitted = train(task, model.encoder, head, **settings)
-    return Fitted(fitted, {}, history["seconds"][0])
+    return start_from(task, len(FILTERS), **settings)
 
 
 @method("autoencoder, LP-FT", TRAINED, pretrained_autoencoder)

@@ -104,8 +104,9 @@ def label_efficiency(name: str, dataset: str) -> Study:
 
 
 def recipes(name: str, dataset: str) -> Study:
-    """Return the comparison of ways to pretrain, on validation images alone."""
-    size = Size(100, 0, 1, seeds=(), methods=("autoencoder recipe",))
+    """Return the comparison of ways to pretrain and to transfer; no test images."""
+    ways = ("autoencoder recipe", "autoencoder depth")
+    size = Size(100, 0, 1_250, seeds=(), methods=ways)
     return Study(name, dataset, 45_000, 10, 1.0, (size,))
 
 
@@ -378,14 +379,24 @@ def card(name: str) -> str:
 def results(name: str) -> dict[str, dict[int, dict[int, float]]]:
     """Return what the book stored: method → labels per class → seed → percent right.
 
-    The percentages are those of the test split.
+    The percentages are those of the test split. Where seeds are still missing, the
+    number of labels is left out.
     """
     found: dict[str, dict[int, dict[int, float]]] = {}
     for row in Store(STUDIES[name], claims.RESULTS).rows(ROWS):
         by_labels = found.setdefault(row["method"], {})
         by_seed = by_labels.setdefault(int(row["labels_per_class"]), {})
         by_seed[int(row["seed"])] = 100 * float(row["test_accuracy"])
-    return found
+    seeds = {size.labels: set(size.seeds) for size in STUDIES[name].sizes}
+    return {
+        method: {
+            labels: by_seed
+            for labels, by_seed in sorted(by_labels.items())
+            # The number that stands for all labels is not among the sizes.
+            if seeds.get(labels, seeds.get(0)) == set(by_seed)
+        }
+        for method, by_labels in found.items()
+    }
 
 
 def confusion(name: str, method: str, labels_per_class: int) -> np.ndarray:
