@@ -189,12 +189,14 @@ class Store:
                 for part in ("sha256", "versions")
                 if before["provenance"][part] != now["provenance"][part]
             ]
-            # A method or a number of labels that is new may join what is there.
+            # What is new may join what is there: a size, or a method without rows.
+            kept = {row["method"] for end in (ROWS, TUNED) for row in self.rows(end)}
             differences += [
                 f"the {part} of {name!r}"
                 for part in ("grid", "code")
                 for name, value in now[part].items()
                 if before[part].get(name, value) != value
+                and (part == "grid" or name in kept)
             ]
             if differences:
                 raise RuntimeError(
@@ -268,7 +270,7 @@ def tune(study: Study, size: Size, name: str, setting: Mapping[str, float]) -> d
         "setting": json.dumps(setting),
         "val_accuracy": round(accuracy(fitted, task.x_val, task.y_val), 4),
         "train_seconds": round(time.perf_counter() - start, 1),
-        "found": json.dumps(fitted.found),
+        "found": json.dumps(rounded(fitted.found)),
     }
 
 
@@ -282,7 +284,7 @@ def test(
     fitted = METHODS[name].fit(task, **setting)
     seconds = time.perf_counter() - start
     said = fitted.predict(dataset.x_test)
-    confusion = confusion_matrix(dataset.y_test, said, labels=range(dataset.classes))
+    counts = confusion_matrix(dataset.y_test, said, labels=range(dataset.classes))
     return {
         "method": name,
         "dataset": study.dataset,
@@ -293,9 +295,14 @@ def test(
         "pretrain_seconds": round(fitted.pretrain_seconds, 1),
         "train_seconds": round(seconds, 1),
         "setting": json.dumps(setting),
-        "found": json.dumps(fitted.found),
-        "confusion": json.dumps(confusion.tolist(), separators=(",", ":")),
+        "found": json.dumps(rounded(fitted.found)),
+        "confusion": json.dumps(counts.tolist(), separators=(",", ":")),
     }
+
+
+def rounded(found: Mapping[str, float]) -> dict[str, float]:
+    """Return the values with four significant digits."""
+    return {name: float(f"{value:.4g}") for name, value in found.items()}
 
 
 def accuracy(fitted: Fitted, x: np.ndarray, y: np.ndarray) -> float:
