@@ -295,6 +295,8 @@ def test_chapters_read_what_a_study_stored(fakes, tmp_path, monkeypatch):
     counts = study.confusion(SMALL.name, "plain", 2)
     assert counts.sum() == 3 * len(data.load("fashion").x_test)
     assert (counts[:, 1:] == 0).all()
+    pretraining, training = study.seconds(SMALL.name, "plain", 2)
+    assert pretraining == 0 and training >= 0
     rates = [run["rate"] for run in study.tried(SMALL.name)]
     assert sorted(rates) == [1, 2, 3]
     card = study.card(SMALL.name)

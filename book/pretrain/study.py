@@ -406,6 +406,17 @@ def results(name: str) -> dict[str, dict[int, dict[int, float]]]:
     }
 
 
+def seconds(name: str, method: str, labels_per_class: int) -> tuple[float, float]:
+    """Return the mean stored seconds: of pretraining, and of a trial on one core."""
+    rows = [
+        [float(row["pretrain_seconds"]), float(row["train_seconds"])]
+        for row in Store(STUDIES[name], claims.RESULTS).rows(ROWS)
+        if (row["method"], row["labels_per_class"]) == (method, str(labels_per_class))
+    ]
+    pretraining, training = np.mean(rows, axis=0)
+    return float(pretraining), float(training)
+
+
 def confusion(name: str, method: str, labels_per_class: int) -> np.ndarray:
     """Return stored counts, summed over the seeds: (true class, answer)."""
     return sum(
