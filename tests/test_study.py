@@ -299,6 +299,9 @@ def test_chapters_read_what_a_study_stored(fakes, tmp_path, monkeypatch):
     assert pretraining == 0 and training >= 0
     rates = [run["rate"] for run in study.tried(SMALL.name)]
     assert sorted(rates) == [1, 2, 3]
+    assert study.best(SMALL.name, rate=2)["rate"] == 2
+    best = max(run["val_accuracy"] for run in study.tried(SMALL.name))
+    assert study.best(SMALL.name, layer=None)["val_accuracy"] == best
     card = study.card(SMALL.name)
     assert f"{len(rows)} trials, seeds [0, 1, 2], after 3 tuning runs" in card
     assert data.EMBEDDED_SHA256[:16] in card

@@ -157,34 +157,6 @@ def intervals(
     show(figure, alt)
 
 
-def scatter(
-    points: Mapping[str, tuple[float, float]],
-    *,
-    x_label: str,
-    y_label: str,
-    alt: str,
-    x_log: bool = False,
-) -> None:
-    """Plot one named dot for each entry: name → (x, y)."""
-    figure, axis = plt.subplots(figsize=(7, 4.2))
-    for i, (name, (x, y)) in enumerate(points.items()):
-        axis.plot(x, y, "o", color=COLOURS[0])
-        axis.annotate(
-            name,
-            (x, y),
-            xytext=(0, 6 if i % 2 else -6),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if i % 2 else "top",
-            fontsize=8,
-        )
-    if x_log:
-        axis.set_xscale("log")
-    axis.margins(0.12)
-    axis.set(xlabel=x_label, ylabel=y_label)
-    show(figure, alt)
-
-
 def name_ends(axis: plt.Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Write names beside the right ends of lines, moved apart where they would collide.
 

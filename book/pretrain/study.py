@@ -443,6 +443,20 @@ def tried(name: str) -> list[dict]:
     ]
 
 
+def best(name: str, **wanted: object) -> dict:
+    """Return the stored tuning run that did best, among those that are as wanted.
+
+    Args:
+        wanted: settings; None where a setting must not be there.
+    """
+    runs = [
+        run
+        for run in tried(name)
+        if all(run.get(part) == value for part, value in wanted.items())
+    ]
+    return max(runs, key=lambda run: run["val_accuracy"])
+
+
 def selected(study: Study, methods, labels, seeds) -> list[Size]:
     """Return the sizes of a study, without what was not asked for."""
     for kind, asked, there in (
