@@ -26,7 +26,8 @@ book: $(INSTALLED)  ## execute every chapter (a few minutes) and build the book
 test: $(INSTALLED)  ## test the notebooks, the package and the built pages
 	@echo "Testing the package with JAX"
 	@KERAS_BACKEND=jax PROFILE=quick $(RUN) -m pytest tests -q \
-		--ignore=tests/test_book.py -n 2 --dist loadfile
+		--ignore=tests/test_book.py --ignore=tests/test_exercises.py \
+		-n 2 --dist loadfile
 	@echo "Testing the notebooks, the pages, and the package with TensorFlow"
 	@PROFILE=quick $(RUN) -m pytest book tests -q --nbval-lax \
 		--nbval-cell-timeout=300 -n 2 --dist loadfile
