@@ -16,16 +16,10 @@ import pytest
 
 import build
 
-NOTEBOOKS = build.notebooks()
 PAGES = build.pages()
 
 
 # ------------------------------------------------------------------ stored notebooks
-
-
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
-def notebook(request):
-    return nbformat.read(request.param, as_version=4)
 
 
 def code_cells(notebook):
@@ -61,7 +55,7 @@ def test_every_page_exists():
 
 def test_every_notebook_is_a_page():
     in_the_folder = set((build.ROOT / "book").glob("*.ipynb"))
-    assert in_the_folder == set(NOTEBOOKS)
+    assert in_the_folder == set(build.notebooks())
 
 
 def test_colab_cell_comes_first_and_equals_the_stamp(notebook):

@@ -14,29 +14,29 @@ CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 EXERCISE = re.compile(r"````\{exercise\} .+?\n:label: (\S+)")
 
 
-def solutions(notebook: nbformat.NotebookNode) -> dict[str, str]:
+def prose(notebook: nbformat.NotebookNode) -> str:
+    """Return the text of a chapter, without its code cells."""
+    cells = notebook.cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def solutions(text: str) -> dict[str, str]:
     """Return the code of each solution by the label of its exercise."""
-    text = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     return {
         label: "\n".join(CODE.findall(body)) for label, body in SOLUTION.findall(text)
     }
 
 
-@pytest.fixture(params=build.notebooks(), ids=lambda path: path.stem)
-def notebook(request):
-    return nbformat.read(request.param, as_version=4)
-
-
 def test_every_exercise_has_a_solution(notebook):
-    text = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    text = prose(notebook)
     asked = EXERCISE.findall(text)
     assert 3 <= len(asked) <= 5
-    assert asked == list(solutions(notebook))
+    assert asked == list(solutions(text))
     assert set(re.findall("★+", text)) >= {"★", "★★"}
 
 
 def test_every_solution_runs(notebook):
-    for label, code in solutions(notebook).items():
+    for label, code in solutions(prose(notebook)).items():
         if code:
             notebook.cells.append(nbformat.v4.new_code_cell(f"# {label}\n{code}"))
     resources = {"metadata": {"path": build.ROOT / "book"}}

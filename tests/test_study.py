@@ -217,6 +217,13 @@ def test_the_hash_of_code_sees_what_a_function_uses_and_nothing_else(
     assert hash_of(commented) != hash_of(base.replace("return N", "return N + 1"))
     assert hash_of(base) != hash_of(base.replace("N = 3", "N = 4"))
     assert hash_of(base) != hash_of(base.replace("return N", "return -N"))
+    other = "def other():\n    return {}\n"
+    local = base.replace(
+        "    return helper()", "    other = helper()\n    return other"
+    )
+    assert hash_of(local + other.format(1)) == hash_of(local + other.format(2))
+    used = base.replace("    return helper()", "    return helper() + other()")
+    assert hash_of(used + other.format(1)) != hash_of(used + other.format(2))
 
 
 # These two train, and compile, some dozens of networks: once, with the default engine.

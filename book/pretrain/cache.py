@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import os
+import symtable
 import sys
 import textwrap
 import uuid
@@ -62,7 +63,9 @@ def code_hash(*things: object) -> str:
 
     A function counts with the functions, classes and plain constants that its source
     names, and they with theirs. Comments and docstrings do not count, nor does code
-    that it never names: adding a method leaves the hashes of the others as they are.
+    that it never names, local variables of the same name included: adding a method
+    leaves the hashes of the others as they are. This module, which only stores what
+    others computed, does not count either.
     """
     sources: dict[str, str] = {}
     plain = [thing for thing in things if not callable(thing)]
@@ -75,7 +78,8 @@ def code_hash(*things: object) -> str:
 
 def _is_ours(thing: object) -> bool:
     code = inspect.isfunction(thing) or inspect.isclass(thing)
-    return code and (thing.__module__ or "").split(".")[0] == __package__
+    module = (code and thing.__module__) or ""
+    return module.split(".")[0] == __package__ and module != __name__
 
 
 def _collect(thing: Callable | type, sources: dict[str, str]) -> None:
@@ -83,13 +87,16 @@ def _collect(thing: Callable | type, sources: dict[str, str]) -> None:
     name = f"{thing.__module__}.{thing.__qualname__}"
     if name in sources:
         return
-    tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
+    source = textwrap.dedent(inspect.getsource(thing))
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         first = node.body[0] if isinstance(getattr(node, "body", None), list) else None
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
             node.body[0] = ast.Pass()  # a docstring
     sources[name] = ast.unparse(tree)
-    scope = vars(sys.modules[thing.__module__])
+    names = _global_names(symtable.symtable(source, name, "exec"))
+    module = vars(sys.modules[thing.__module__])
+    scope = {known: module[known] for known in names & module.keys()}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name | ast.Attribute):
             used = _lookup(node, scope)
@@ -97,6 +104,12 @@ def _collect(thing: Callable | type, sources: dict[str, str]) -> None:
                 _collect(used, sources)
             elif isinstance(node, ast.Name) and isinstance(used, int | float | tuple):
                 sources[f"{thing.__module__}.{node.id}"] = repr(used)
+
+
+def _global_names(table: symtable.SymbolTable) -> set[str]:
+    """Return the names that some scope of a piece of code looks up in its module."""
+    names = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()}
+    return names.union(*map(_global_names, table.get_children()))
 
 
 def _lookup(node: ast.expr, scope: dict) -> object:

@@ -368,9 +368,9 @@ def run(
 
 def card(name: str) -> str:
     """Return in a few lines what stands behind the stored rows of a study."""
-    store = Store(STUDIES[name], claims.RESULTS)
-    made = json.loads(store.path(".json").read_text())["provenance"]
-    rows, tuning = store.rows(ROWS), store.rows(TUNED)
+    path = Store(STUDIES[name], claims.RESULTS).path(".json")
+    made = json.loads(path.read_text())["provenance"]
+    rows, tuning = stored(name, ROWS), stored(name, TUNED)
     hours = sum(float(row["train_seconds"]) for row in rows + tuning) / 3600
     versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items())
     seeds = sorted({int(row["seed"]) for row in rows})
@@ -390,7 +390,7 @@ def results(name: str) -> dict[str, dict[int, dict[int, float]]]:
     number of labels is left out.
     """
     found: dict[str, dict[int, dict[int, float]]] = {}
-    for row in Store(STUDIES[name], claims.RESULTS).rows(ROWS):
+    for row in stored(name, ROWS):
         by_labels = found.setdefault(row["method"], {})
         by_seed = by_labels.setdefault(int(row["labels_per_class"]), {})
         by_seed[int(row["seed"])] = 100 * float(row["test_accuracy"])
@@ -406,24 +406,26 @@ def results(name: str) -> dict[str, dict[int, dict[int, float]]]:
     }
 
 
+def stored(name: str, ending: str, **wanted: object) -> list[dict[str, str]]:
+    """Return the rows that the book keeps of a study, those that are as wanted."""
+    rows = Store(STUDIES[name], claims.RESULTS).rows(ending)
+    return [r for r in rows if all(r[k] == str(v) for k, v in wanted.items())]
+
+
 def seconds(name: str, method: str, labels_per_class: int) -> tuple[float, float]:
     """Return the mean stored seconds: of pretraining, and of a trial on one core."""
-    rows = [
-        [float(row["pretrain_seconds"]), float(row["train_seconds"])]
-        for row in Store(STUDIES[name], claims.RESULTS).rows(ROWS)
-        if (row["method"], row["labels_per_class"]) == (method, str(labels_per_class))
-    ]
-    pretraining, training = np.mean(rows, axis=0)
-    return float(pretraining), float(training)
+    rows = stored(name, ROWS, method=method, labels_per_class=labels_per_class)
+    pretraining, training = (
+        float(np.mean([float(row[column]) for row in rows]))
+        for column in ("pretrain_seconds", "train_seconds")
+    )
+    return pretraining, training
 
 
 def confusion(name: str, method: str, labels_per_class: int) -> np.ndarray:
     """Return stored counts, summed over the seeds: (true class, answer)."""
-    return sum(
-        np.array(json.loads(row["confusion"]))
-        for row in Store(STUDIES[name], claims.RESULTS).rows(ROWS)
-        if (row["method"], row["labels_per_class"]) == (method, str(labels_per_class))
-    )
+    rows = stored(name, ROWS, method=method, labels_per_class=labels_per_class)
+    return sum(np.array(json.loads(row["confusion"])) for row in rows)
 
 
 def tried(name: str) -> list[dict]:
@@ -439,7 +441,7 @@ def tried(name: str) -> list[dict]:
             **json.loads(row["found"]),
             "val_accuracy": 100 * float(row["val_accuracy"]),
         }
-        for row in Store(STUDIES[name], claims.RESULTS).rows(TUNED)
+        for row in stored(name, TUNED)
     ]
 
 
