@@ -46,8 +46,8 @@ lint: $(INSTALLED)  ## check the style of package, tools, tests and notebooks
 publish: $(INSTALLED)  ## execute in full and store the outputs (or CHAPTERS="03a_...")
 	@$(RUN) tools/build.py publish $(CHAPTERS)
 
-STUDIES := $(foreach data,cifar10 fashion, \
-	autoencoder_recipes_$(data) label_efficiency_$(data))
+STUDIES := autoencoder_recipes_cifar10 convolution_cifar10 freezing_cifar10 \
+	label_efficiency_cifar10 label_efficiency_fashion
 
 study: $(INSTALLED)  ## run what is missing of the studies (or NAME=label_efficiency_...)
 	@for name in $(or $(NAME),$(STUDIES)); do \

@@ -7,6 +7,7 @@ A method gets a `Task`, which holds no test image, and returns a `Fitted` classi
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from math import prod
 from typing import Any
 
 import keras
@@ -275,8 +276,7 @@ def start_from(task: Task, stages: int, **settings) -> Fitted:
     model, seconds = best_autoencoder(task)
     encoder = random_encoder(task)
     for layer in encoder.layers:
-        number = "".join(c for c in layer.name if c.isdigit())
-        if layer.weights and int(number) <= stages:
+        if layer.weights and transfer.stage_of(layer.name) <= stages:
             layer.set_weights(model.encoder.get_layer(layer.name).get_weights())
     head = models.pooled_head(encoder.output_shape[1:], task.classes)
     return Fitted(train(task, encoder, head, **settings), {}, seconds)
@@ -360,3 +360,110 @@ def autoencoder_recipe(task: Task, layer: str, cells: int, **recipe) -> Fitted:
     if recipe.get("target", "image") == "image":
         error["copy_error"] = objectives.reconstruction_error(model, task.x_val)
     return replace(fitted, found={**fitted.found, **error})
+
+
+@method(
+    "first stages frozen",
+    tuple(
+        {"weights": weights, "stages": n}
+        for weights in ("autoencoder", "random")
+        for n in range(len(FILTERS) + 1)
+    ),
+    best_autoencoder,
+)
+def first_stages_frozen(task: Task, weights: str, stages: int) -> Fitted:
+    """A network whose first convolutions keep the weights that they start with.
+
+    Only the convolutions are frozen: the norms behind them go on adapting, so that
+    random features, too, reach the later stages on a useful scale.
+    """
+    encoder = random_encoder(task)
+    if weights == "autoencoder":
+        encoder.set_weights(best_autoencoder(task)[0].encoder.get_weights())
+    for layer in encoder.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            layer.trainable = transfer.stage_of(layer.name) > stages
+    head = models.pooled_head(encoder.output_shape[1:], task.classes)
+    return Fitted(train(task, encoder, head, learning_rate=2e-3, weight_decay=0.5))
+
+
+def permuted(x: np.ndarray) -> np.ndarray:
+    """Rearrange the pixels of all images in the same way, drawn once for all.
+
+    Shapes: (n, height, width, channels) in and out.
+    """
+    order = np.random.default_rng(0).permutation(x.shape[1] * x.shape[2])
+    return x.reshape(len(x), -1, x.shape[-1])[:, order].reshape(x.shape)
+
+
+def without_change(x: np.ndarray) -> np.ndarray:
+    """Return the images as they are."""
+    return x
+
+
+# More learning rates than above: a dense network may want another one.
+PLAIN = tuple(
+    {"learning_rate": rate, "weight_decay": decay}
+    for rate, decay in product((5e-4, 2e-3, 8e-3), (0.05, 0.5))
+)
+
+
+def train_plainly(
+    task: Task, encoder: keras.Model, arrange: Callable, **settings
+) -> Fitted:
+    """Train an encoder with a linear head on rearranged images, not augmented."""
+    head = models.linear_head(encoder.output_shape[1:], task.classes)
+    network = models.classifier(encoder, head)
+    transfer.fine_tune(
+        network,
+        arrange(task.x),
+        task.y,
+        steps=task.steps,
+        batch_size=BATCH_SIZE,
+        seed=task.seed,
+        title=None,
+        **settings,
+    )
+    return Fitted(lambda x: models.predict(network, arrange(x)).argmax(axis=1))
+
+
+def small_conv_encoder(task: Task) -> keras.Model:
+    """Return three strided convolutions, their weights drawn with the trial's seed."""
+    keras.utils.set_random_seed(task.seed)
+    return models.conv_encoder(task.x.shape[1:])
+
+
+def equal_dense_encoder(task: Task) -> keras.Model:
+    """Return a dense encoder that has, with its head, as many parameters as that."""
+    conv = small_conv_encoder(task)
+    budget = conv.count_params() + task.classes * prod(conv.output_shape[1:])
+    pixels_in, hidden = prod(task.x.shape[1:]), 1
+    # Pixels to hidden units, hidden units to as many, those to classes.
+    while hidden * (pixels_in + hidden + task.classes) < budget:
+        hidden += 1
+    keras.utils.set_random_seed(task.seed)
+    return models.dense_encoder(task.x.shape[1:], hidden, (hidden,))
+
+
+@method("convolutional", PLAIN)
+def convolutional(task: Task, **settings) -> Fitted:
+    """A small convolutional network."""
+    return train_plainly(task, small_conv_encoder(task), without_change, **settings)
+
+
+@method("dense", PLAIN)
+def dense(task: Task, **settings) -> Fitted:
+    """A dense network with as many parameters."""
+    return train_plainly(task, equal_dense_encoder(task), without_change, **settings)
+
+
+@method("convolutional, permuted", PLAIN)
+def convolutional_permuted(task: Task, **settings) -> Fitted:
+    """The convolutional network on images whose pixels were rearranged."""
+    return train_plainly(task, small_conv_encoder(task), permuted, **settings)
+
+
+@method("dense, permuted", PLAIN)
+def dense_permuted(task: Task, **settings) -> Fitted:
+    """The dense network on those images."""
+    return train_plainly(task, equal_dense_encoder(task), permuted, **settings)

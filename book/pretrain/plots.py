@@ -129,9 +129,10 @@ def intervals(
     x_label: str,
     y_label: str,
     alt: str,
+    x_log: bool = True,
     reference: float | None = None,
 ) -> None:
-    """Plot means over a log axis with their intervals shaded, each line named.
+    """Plot means with their intervals shaded, each line named.
 
     Args:
         lines: name → x value → interval.
@@ -149,7 +150,8 @@ def intervals(
     if reference is not None:
         axis.axhline(reference, color="black", linewidth=1)
     ticks = sorted({n for line in lines.values() for n in line})
-    axis.set_xscale("log")
+    if x_log:
+        axis.set_xscale("log")
     axis.set_xticks(ticks, [f"{n:,}" for n in ticks])
     axis.minorticks_off()
     axis.set(xlabel=x_label, ylabel=y_label)

@@ -46,7 +46,7 @@ TRIALS = (
 )
 TUNING = (*TRIALS[:4], "setting", "val_accuracy", "train_seconds", "found")
 ROWS, TUNED = ".csv", "_tuning.csv"
-TUNING_SEED = 0
+TUNING_SEED = 0  # of the labels that settings are compared on
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Size:
 
     `labels` of 0 means all. `tuning_steps` are the gradient steps of a run that only
     compares settings, `steps` those of a trial. Without seeds, settings are compared,
-    and the test split stays closed. `augment` is `strong` or `light`, for all networks.
+    each with all `tuning_seeds`, and the test split stays closed. `augment` is `strong`
+    or `light`, for all networks.
     """
 
     labels: int
@@ -64,6 +65,7 @@ class Size:
     seeds: tuple[int, ...]
     methods: tuple[str, ...]
     augment: str = "strong"
+    tuning_seeds: tuple[int, ...] = (TUNING_SEED,)
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,27 @@ def label_efficiency(name: str, dataset: str) -> Study:
     steps = {1: 300, 4: 600, 10: 1_000, 25: 1_500, 100: 2_500, 400: 5_000}
     sizes = [Size(n, s, s // 2, (0, 1, 2, 3, 4), LADDER) for n, s in steps.items()]
     few = ("from scratch", "autoencoder, frozen", "autoencoder, fine-tuned")
-    # Ten passes are too few for strong augmentation to pay.
-    sizes.append(Size(0, 15_000, 2_500, (0, 1, 2), few, "light"))
+    # Twenty passes are too few for strong augmentation to pay.
+    sizes.append(Size(0, 30_000, 2_500, (0, 1, 2), few, "light"))
     return Study(name, dataset, 45_000, 10, 1.0, tuple(sizes))
 
 
-def recipes(name: str, dataset: str) -> Study:
-    """Return the comparison of ways to pretrain and to transfer; no test images."""
-    ways = ("autoencoder recipe", "autoencoder depth")
-    size = Size(100, 0, 1_250, seeds=(), methods=ways)
-    return Study(name, dataset, 45_000, 10, 1.0, (size,))
+def comparison(name: str, *sizes: Size) -> Study:
+    """Return a study on CIFAR-10 with other methods than those above."""
+    return Study(name, "cifar10", 45_000, 10, 1.0, sizes)
+
+
+def without_test(*methods: str, seeds: tuple[int, ...] = (TUNING_SEED,)) -> Size:
+    """Return 100 labels per class, to compare settings on validation images."""
+    return Size(100, 0, 1_250, (), methods, tuning_seeds=seeds)
+
+
+def arrangements() -> Iterator[Size]:
+    """Return what convolutional and dense networks are compared on."""
+    networks = ("convolutional", "dense")
+    methods = (*networks, *(f"{network}, permuted" for network in networks))
+    for labels, steps in {4: 300, 25: 600, 100: 1_000, 400: 2_000, 0: 6_000}.items():
+        yield Size(labels, steps, steps // 2, (0, 1, 2, 3, 4), methods)
 
 
 STUDIES = {
@@ -115,8 +128,14 @@ STUDIES = {
     for study in (
         label_efficiency("label_efficiency_cifar10", "cifar10"),
         label_efficiency("label_efficiency_fashion", "fashion-full"),
-        recipes("autoencoder_recipes_cifar10", "cifar10"),
-        recipes("autoencoder_recipes_fashion", "fashion-full"),
+        comparison(
+            "autoencoder_recipes_cifar10",
+            without_test("autoencoder recipe", "autoencoder depth"),
+        ),
+        comparison("convolution_cifar10", *arrangements()),
+        comparison(
+            "freezing_cifar10", without_test("first stages frozen", seeds=(0, 1, 2))
+        ),
         Study(
             "label_efficiency_quick",
             "fashion",
@@ -147,12 +166,10 @@ class Store:
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
 
-    def keys(self, ending: str, last: str) -> set[tuple[str, str, str]]:
-        """Return method, labels per class and one more column of each row."""
-        return {
-            (row["method"], row["labels_per_class"], row[last])
-            for row in self.rows(ending)
-        }
+    def keys(self, ending: str, *more: str) -> set[tuple[str, ...]]:
+        """Return method, labels per class and more columns of each row."""
+        columns = ("method", "labels_per_class", *more)
+        return {tuple(row[name] for name in columns) for row in self.rows(ending)}
 
     def append(self, ending: str, columns: Sequence[str], row: Mapping) -> None:
         """Add a row; sorted, so that the file does not depend on who was first."""
@@ -257,16 +274,18 @@ def labels_per_class(study: Study, size: Size) -> int:
     return size.labels or len(y) // dataset.classes
 
 
-def tune(study: Study, size: Size, name: str, setting: Mapping[str, float]) -> dict:
+def tune(
+    study: Study, size: Size, name: str, setting: Mapping[str, float], seed: int
+) -> dict:
     """Train a method with one of its settings, and score it on validation images."""
-    task = task_of(study, size, TUNING_SEED, size.tuning_steps)
+    task = task_of(study, size, seed, size.tuning_steps)
     start = time.perf_counter()
     fitted = METHODS[name].fit(task, **setting)
     return {
         "method": name,
         "dataset": study.dataset,
         "labels_per_class": labels_per_class(study, size),
-        "seed": TUNING_SEED,
+        "seed": seed,
         "setting": json.dumps(setting),
         "val_accuracy": round(accuracy(fitted, task.x_val, task.y_val), 4),
         "train_seconds": round(time.perf_counter() - start, 1),
@@ -338,14 +357,21 @@ def run(
     store.check(names)
     prepare(study, sizes, names)
 
-    known = store.keys(TUNED, "setting")
+    known = store.keys(TUNED, "setting", "seed")
     candidates = [
-        (size.tuning_steps, (study, size, name, setting))
+        (size.tuning_steps, (study, size, name, setting, seed))
         for size in sizes
         for name in size.methods
         for setting in METHODS[name].grid
+        for seed in size.tuning_seeds
         if len(METHODS[name].grid) > 1
-        and (name, str(labels_per_class(study, size)), json.dumps(setting)) not in known
+        and (
+            name,
+            str(labels_per_class(study, size)),
+            json.dumps(setting),
+            str(seed),
+        )
+        not in known
     ]
     for row in in_parallel(tune, candidates, "tuning"):
         store.append(TUNED, TUNING, row)
@@ -437,6 +463,7 @@ def tried(name: str) -> list[dict]:
         {
             "method": row["method"],
             "labels_per_class": int(row["labels_per_class"]),
+            "subset": int(row["seed"]),
             **json.loads(row["setting"]),
             **json.loads(row["found"]),
             "val_accuracy": 100 * float(row["val_accuracy"]),

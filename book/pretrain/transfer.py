@@ -159,6 +159,11 @@ def freeze_normalisation(encoder: keras.Model) -> None:
             layer.trainable = False
 
 
+def stage_of(layer_name: str) -> int:
+    """Return the number in the name of a layer (`conv2a`: 2); 0 if there is none."""
+    return int("".join(c for c in layer_name if c.isdigit()) or 0)
+
+
 def layerwise_rates(encoder: keras.Model, decay: float) -> dict[str, float]:
     """Return a factor for each layer with weights: decay, decay², … towards the input.
 
@@ -166,7 +171,7 @@ def layerwise_rates(encoder: keras.Model, decay: float) -> dict[str, float]:
     factor.
     """
     names = [layer.name for layer in encoder.layers if layer.weights]
-    stages = [int("".join(c for c in name if c.isdigit()) or 0) for name in names]
+    stages = [stage_of(name) for name in names]
     return {
         name: decay ** (max(stages) - stage + 1)
         for name, stage in zip(names, stages, strict=True)
