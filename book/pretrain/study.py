@@ -28,7 +28,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 from tqdm import tqdm
 
-from pretrain import cache, claims, data
+from pretrain import cache, claims, data, experiments  # noqa: F401  (registers methods)
 from pretrain.methods import METHODS, Fitted, Task
 
 TRIALS = (
@@ -110,16 +110,16 @@ def comparison(name: str, *sizes: Size) -> Study:
     return Study(name, "cifar10", 45_000, 10, 1.0, sizes)
 
 
-def without_test(*methods: str, seeds: tuple[int, ...] = (TUNING_SEED,)) -> Size:
+def without_test(*methods: str, steps: int = 1_250, seeds=(TUNING_SEED,)) -> Size:
     """Return 100 labels per class, to compare settings on validation images."""
-    return Size(100, 0, 1_250, (), methods, tuning_seeds=seeds)
+    return Size(100, 0, steps, (), methods, tuning_seeds=seeds)
 
 
 def arrangements() -> Iterator[Size]:
     """Return what convolutional and dense networks are compared on."""
     networks = ("convolutional", "dense")
     methods = (*networks, *(f"{network}, permuted" for network in networks))
-    for labels, steps in {4: 300, 25: 600, 100: 1_000, 400: 2_000, 0: 6_000}.items():
+    for labels, steps in {4: 300, 25: 600, 100: 1_000, 400: 2_000, 0: 4_000}.items():
         yield Size(labels, steps, steps // 2, (0, 1, 2, 3, 4), methods)
 
 
@@ -135,6 +135,15 @@ STUDIES = {
         comparison("convolution_cifar10", *arrangements()),
         comparison(
             "freezing_cifar10", without_test("first stages frozen", seeds=(0, 1, 2))
+        ),
+        comparison(
+            "optimizers_cifar10",
+            without_test(
+                "optimizer, pretraining",
+                "optimizer, fine-tuning",
+                steps=300,
+                seeds=(0, 1, 2),
+            ),
         ),
         Study(
             "label_efficiency_quick",
