@@ -4,16 +4,17 @@ Convolutional and dense networks, frozen stages, optimizers: see `pretrain.metho
 what a method is.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
-from math import prod
 
 import keras
 import numpy as np
+from keras import layers
 
-from pretrain import methods, models, objectives, transfer
+from pretrain import flops, methods, models, objectives, transfer
 from pretrain.feed import batches
-from pretrain.layers import RandomCropFlip
+from pretrain.layers import BatchNormalization, RandomCropFlip
 from pretrain.methods import Fitted, Task, method
 from pretrain.profiles import compile_options
 
@@ -89,16 +90,43 @@ def small_conv_encoder(task: Task) -> keras.Model:
     return models.conv_encoder(task.x.shape[1:])
 
 
-def equal_dense_encoder(task: Task) -> keras.Model:
-    """Return a dense encoder that has, with its head, as many parameters as that."""
-    conv = small_conv_encoder(task)
-    budget = conv.count_params() + task.classes * prod(conv.output_shape[1:])
-    pixels_in, hidden = prod(task.x.shape[1:]), 1
-    # Pixels to hidden units, hidden units to as many, those to classes.
-    while hidden * (pixels_in + hidden + task.classes) < budget:
-        hidden += 1
+def dense_encoder(input_shape: models.Shape, units: int) -> keras.Model:
+    """Encode an image by two dense layers, normalised like the convolutional ones.
+
+    Shapes: `input_shape` → (units,).
+    """
+    image = keras.Input(input_shape, name="image")
+    h = layers.Rescaling(1 / 255, name="scale")(image)
+    h = layers.Flatten(name="flatten")(h)
+    for i in (1, 2):
+        h = layers.Dense(units, use_bias=False, name=f"dense{i}")(h)
+        h = BatchNormalization(name=f"norm{i}")(h)
+        h = layers.ReLU(name=f"relu{i}")(h)
+    return keras.Model(image, h, name="dense_encoder")
+
+
+def equal_dense_encoder(task: Task, cost: Callable[[keras.Model], int]) -> keras.Model:
+    """Return a dense encoder that, with its head, costs as much as the convolutions.
+
+    Args:
+        cost: of a classifier, such as its number of parameters.
+    """
+
+    def whole(encoder):
+        head = models.linear_head(encoder.output_shape[1:], task.classes)
+        return cost(models.classifier(encoder, head))
+
+    shape, budget = task.x.shape[1:], whole(small_conv_encoder(task))
+    units = bisect_left(
+        range(1, 4096), budget, key=lambda u: whole(dense_encoder(shape, u))
+    )
     keras.utils.set_random_seed(task.seed)
-    return models.dense_encoder(task.x.shape[1:], hidden, (hidden,))
+    return dense_encoder(shape, units + 1)
+
+
+def parameters(model: keras.Model) -> int:
+    """Return the number of parameters."""
+    return model.count_params()
 
 
 @method("convolutional", PLAIN)
@@ -110,7 +138,15 @@ def convolutional(task: Task, **settings) -> Fitted:
 @method("dense", PLAIN)
 def dense(task: Task, **settings) -> Fitted:
     """A dense network with as many parameters."""
-    return train_plainly(task, equal_dense_encoder(task), without_change, **settings)
+    encoder = equal_dense_encoder(task, parameters)
+    return train_plainly(task, encoder, without_change, **settings)
+
+
+@method("dense, equal arithmetic", PLAIN)
+def dense_equal_arithmetic(task: Task, **settings) -> Fitted:
+    """A dense network that does as much arithmetic for an image."""
+    encoder = equal_dense_encoder(task, flops.forward)
+    return train_plainly(task, encoder, without_change, **settings)
 
 
 @method("convolutional, permuted", PLAIN)
@@ -122,7 +158,8 @@ def convolutional_permuted(task: Task, **settings) -> Fitted:
 @method("dense, permuted", PLAIN)
 def dense_permuted(task: Task, **settings) -> Fitted:
     """The dense network on those images."""
-    return train_plainly(task, equal_dense_encoder(task), permuted, **settings)
+    encoder = equal_dense_encoder(task, parameters)
+    return train_plainly(task, encoder, permuted, **settings)
 
 
 OPTIMIZERS: dict[str, Callable[..., keras.Optimizer]] = {

@@ -118,7 +118,8 @@ def without_test(*methods: str, steps: int = 1_250, seeds=(TUNING_SEED,)) -> Siz
 def arrangements() -> Iterator[Size]:
     """Return what convolutional and dense networks are compared on."""
     networks = ("convolutional", "dense")
-    methods = (*networks, *(f"{network}, permuted" for network in networks))
+    permuted = (f"{network}, permuted" for network in networks)
+    methods = (*networks, *permuted, "dense, equal arithmetic")
     for labels, steps in {4: 300, 25: 600, 100: 1_000, 400: 2_000, 0: 4_000}.items():
         yield Size(labels, steps, steps // 2, (0, 1, 2, 3, 4), methods)
 

@@ -1,0 +1,66 @@
+"""How much arithmetic a network takes: floating-point operations, counted by layer.
+
+A multiplication and the addition that follows count as two. Counted are products with
+weights, and those inside attention. All else takes a few operations for each number,
+and is left out.
+"""
+
+from math import prod
+
+import keras
+from keras import layers
+
+# Their weights scale or shift single numbers.
+LEFT_OUT = (layers.BatchNormalization, layers.LayerNormalization)
+
+
+def forward(model: keras.Model) -> int:
+    """Return the operations for one image through a model, and models inside it.
+
+    Raises:
+        ValueError: for a layer with weights of a kind that is not known here.
+    """
+    return sum(
+        forward(layer) if isinstance(layer, keras.Model) else of_layer(layer)
+        for layer in model.layers
+    )
+
+
+def of_layer(layer: keras.layers.Layer) -> int:
+    """Return the operations of one layer for one image; see `forward`."""
+    if not layer.weights or isinstance(layer, LEFT_OUT):
+        return 0
+    if isinstance(layer, layers.MultiHeadAttention):
+        return of_attention(layer)
+    # Each weight of a kernel is used once at each place: of the output, or of the
+    # input where the kernel is laid on it (Dumoulin & Visin, 2016).
+    if isinstance(layer, layers.Conv2D | layers.Dense):
+        places = layer.output.shape[1:-1]
+    elif isinstance(layer, layers.Conv2DTranspose):
+        places = layer.input.shape[1:-1]
+    else:
+        kind = type(layer).__name__
+        raise ValueError(
+            f"{layer.name} is a {kind}: say in pretrain.flops what it computes."
+        )
+    return 2 * prod(layer.kernel.shape) * prod(places)
+
+
+def of_attention(layer: keras.layers.MultiHeadAttention) -> int:
+    """Return the operations of self-attention over n tokens of size d.
+
+    With h heads of size k: queries, keys, values and output take 4·n·d·h·k products,
+    the n² scores and the sums that they weight 2·n²·h·k.
+    """
+    _, n, d = layer.output.shape
+    inner = layer.num_heads * layer.key_dim
+    return 2 * (4 * n * d * inner + 2 * n**2 * inner)
+
+
+def training(model: keras.Model, images: int) -> int:
+    """Return the operations of training on so many images, each pass counted.
+
+    A step back takes twice the arithmetic of a step forward: one product for the
+    gradient of the weights, one for that of the features.
+    """
+    return 3 * forward(model) * images
