@@ -53,8 +53,11 @@ study: $(INSTALLED)  ## run what is missing of the studies (or NAME=label_effici
 	@for name in $(or $(NAME),$(STUDIES)); do \
 		PYTHONPATH=book $(RUN) -m pretrain.study $$name || exit; done
 
-stamp: $(INSTALLED)  ## write the address in _config.yml into the Colab cells
+stamp: $(INSTALLED)  ## write the address in _config.yml into Colab cells and links
 	@$(RUN) tools/build.py stamp
+
+exercises: $(INSTALLED)  ## write the notebooks in which readers do the exercises
+	@$(RUN) tools/build.py exercises
 
 # A virtual environment of its own: the lock can be renewed where it is broken.
 lock: python  ## resolve requirements.txt anew into requirements.lock
@@ -79,4 +82,4 @@ python:
 		echo "Install one, or name it: make book PYTHON=/path/to/python3.12"; \
 		exit 1; } >&2
 
-.PHONY: help book test site lab lint publish study stamp lock python
+.PHONY: help book test site lab lint publish study stamp exercises lock python

@@ -1,17 +1,27 @@
-"""The solutions of the exercises, each run at the end of its chapter."""
+"""The exercises: statement, solution, checker, and the notebook to do them in."""
 
+import ast
 import re
+from types import SimpleNamespace
 
+import keras
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 import build
+from pretrain import exercises, models, objectives
 
-SOLUTION = re.compile(r"````\{solution\} (\S+)\n(.*?)````(?:\n|$)", re.DOTALL)
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
-EXERCISE = re.compile(r"````\{exercise\} .+?\n:label: (\S+)")
+CHAPTERS = build.notebooks()
+
+
+@pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
+def path(request):
+    """Where each chapter lies, one after the other."""
+    return request.param
 
 
 def prose(notebook: nbformat.NotebookNode) -> str:
@@ -20,28 +30,594 @@ def prose(notebook: nbformat.NotebookNode) -> str:
     return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
 
 
+def statements(text: str) -> dict[str, str]:
+    """Return the text of each exercise by its label."""
+    return {label: body for _, label, body in build.EXERCISE.findall(text)}
+
+
 def solutions(text: str) -> dict[str, str]:
     """Return the code of each solution by the label of its exercise."""
     return {
-        label: "\n".join(CODE.findall(body)) for label, body in SOLUTION.findall(text)
+        label: "\n".join(CODE.findall(body))
+        for label, body in build.SOLUTION.findall(text)
     }
+
+
+# ------------------------------------------------------- what is stored (nothing runs)
 
 
 def test_every_exercise_has_a_solution(notebook):
     text = prose(notebook)
-    asked = EXERCISE.findall(text)
+    asked = list(statements(text))
     assert 3 <= len(asked) <= 5
     assert asked == list(solutions(text))
     assert set(re.findall("★+", text)) >= {"★", "★★"}
 
 
-def test_every_solution_runs(notebook):
-    for label, code in solutions(prose(notebook)).items():
-        if code:
-            notebook.cells.append(nbformat.v4.new_code_cell(f"# {label}\n{code}"))
-    resources = {"metadata": {"path": build.ROOT / "book"}}
+def test_exercises_and_checkers_belong_together():
+    texts = [prose(nbformat.read(path, as_version=4)) for path in CHAPTERS]
+    asked = [label for text in texts for label in statements(text)]
+    assert sorted(asked) == sorted(exercises.CHECKERS)
+
+
+def test_statement_and_solution_name_the_answers(notebook):
+    text = prose(notebook)
+    asked, solved = statements(text), solutions(text)
+    for label, (answers, _) in build.checked_names().items():
+        if label in asked:
+            defined = names_defined(solved[label])
+            for name in answers:
+                assert re.search(rf"`{name}\b", asked[label]), f"{label}: {name}?"
+                assert name in defined, f"the solution of {label} defines no {name}"
+
+
+def names_defined(code: str) -> set[str]:
+    """Return the names that code assigns to, and the functions that it defines."""
+    nodes = list(ast.walk(ast.parse(code)))
+    functions = {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
+    names = [n for n in nodes if isinstance(n, ast.Name)]
+    return functions | {n.id for n in names if isinstance(n.ctx, ast.Store)}
+
+
+def test_exercises_begin_with_the_link(path):
+    text = prose(nbformat.read(path, as_version=4))
+    head = f"## Exercises\n\n{build.exercises_link(path.stem)}\n\n````{{exercise}}"
+    assert head in text, "run `make stamp`"
+
+
+def test_a_stale_link_is_replaced(tmp_path):
+    path = tmp_path / "chapter.ipynb"
+    text = "Text.\n\n## Exercises\n\n````{exercise} A\n:label: a\n````"
+    cells = [nbformat.v4.new_markdown_cell(text)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    build.stamp(path, build.colab_cell())
+    stamped = path.read_text(encoding="utf-8")
+    assert build.exercises_link("chapter") in prose(nbformat.read(path, as_version=4))
+    path.write_text(stamped.replace("colab.research", "elsewhere"), encoding="utf-8")
+    assert build.stamp(path, build.colab_cell())
+    assert path.read_text(encoding="utf-8") == stamped
+    assert not build.stamp(path, build.colab_cell())
+
+
+def test_learners_notebook_is_up_to_date(path):
+    stored = path.parent / "exercises" / path.name
+    expected = nbformat.writes(build.learners_notebook(path)) + "\n"
+    assert stored.exists() and stored.read_text(encoding="utf-8") == expected, (
+        f"book/exercises/{path.name} is not what its chapter says: run `make exercises`"
+    )
+
+
+def test_learners_notebook_holds_no_solution_and_no_output(path):
+    chapter = nbformat.read(path, as_version=4)
+    written = build.learners_notebook(path)
+    shown = "\n".join(cell.source for cell in chapter.cells if cell.cell_type == "code")
+    text = "\n".join(cell.source for cell in written.cells)
+    for code in solutions(prose(chapter)).values():
+        lines = {line.strip() for line in code.splitlines()} - {"", ")", "):"}
+        for line in lines:
+            assert line in shown or line not in text, line
+    assert not any(cell.get("outputs") for cell in written.cells)
+
+
+def test_learners_notebook_is_plain_markdown(path):
+    text = prose(build.learners_notebook(path))
+    assert not re.search(r"\{[a-z:]{3,}\}`|```+\{|^:\w+:|\[\]\(", text, re.MULTILINE)
+    for target in re.findall(r"\]\((\.\./[^)#]+)\)", text):
+        assert (path.parent / "exercises" / target).exists(), target
+
+
+def test_a_reference_to_nothing_is_an_error():
+    with pytest.raises(ValueError, match="'no_such_page'"):
+        build.plain("see [](no_such_page)")
+
+
+@pytest.mark.parametrize("folder", ["book/exercises", "book"])
+def test_learners_notebook_finds_the_package(folder):
+    code = [
+        build.ENTER_BOOK,
+        build.ENTER_BOOK,
+        "import os.path as p; p.isdir('pretrain')",
+    ]
+    cells = [nbformat.v4.new_code_cell(source) for source in code]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    resources = {"metadata": {"path": build.ROOT / folder}}
+    NotebookClient(notebook, resources=resources).execute()
+    assert notebook.cells[-1].outputs[0].data["text/plain"] == "True"
+
+
+# ------------------------------------------------------------- the chapters, executed
+
+
+def test_every_solution_runs(path):
+    """Each chapter once, as a reader has it, with the solutions for answers."""
+    notebook = build.learners_notebook(path)
+    cells = {cell.id: cell for cell in notebook.cells}
+    solved = solutions(prose(nbformat.read(path, as_version=4)))
+    for label, code in solved.items():
+        cells[f"{label}-answer"].source = code
+    resources = {"metadata": {"path": path.parent / "exercises"}}
     client = NotebookClient(notebook, timeout=300, resources=resources)
     try:
         client.execute()
     except CellExecutionError as error:
         pytest.fail(str(error))
+    for label in solved:
+        said = "".join(o.get("text", "") for o in cells[f"{label}-check"].outputs)
+        assert said.startswith(f"✓ {label}: "), said
+
+
+# -------------------------------------------------------------------------- the check
+
+
+def test_compare_shows_guess_and_outcome(capsys):
+    exercises.compare({"a": 3, "b": None}, {"a": 3.14159, "b": 2})
+    said = capsys.readouterr().out
+    assert "a: you said 3, measured 3.142" in said
+    assert "b: measured 2. Put your guess" in said
+
+
+def test_an_unknown_exercise_is_an_error():
+    with pytest.raises(ValueError, match="No exercise has the label 'own-clocks'"):
+        exercises.check("own-clocks", hours=1)
+
+
+def test_other_names_are_an_error():
+    with pytest.raises(ValueError, match="checked with seconds_per_label, hours, days"):
+        exercises.check("own-clock", hours=1)
+
+
+@pytest.mark.parametrize("label", exercises.CHECKERS)
+def test_untouched_answers_are_no_mistake(label, capsys):
+    answers, compared = build.checked_names()[label]
+    exercises.check(label, **dict.fromkeys(answers, ...), **dict.fromkeys(compared))
+    said = capsys.readouterr().out
+    assert said.startswith(f"… {label}: nothing there yet in `{answers[0]}`")
+    assert all(f"`{answer}`" in said for answer in answers)
+
+
+@pytest.mark.parametrize("answer", ["text", None, [[1], [1, 2]], {}, len, np.nan])
+@pytest.mark.parametrize("label", exercises.CHECKERS)
+def test_no_answer_stops_the_notebook(label, answer, capsys):
+    answers, compared = build.checked_names()[label]
+    exercises.check(label, **dict.fromkeys(answers, answer), **dict.fromkeys(compared))
+    assert capsys.readouterr().out.startswith(f"✗ {label}: ")
+
+
+# Images and labels, a network and its parts: small, and random where that will do.
+rng = np.random.default_rng(0)
+X = rng.integers(0, 256, (300, 4, 4, 1)).astype("uint8")
+Y = np.arange(300) % 10
+ROWS = rng.normal(size=(60, 12)) * np.linspace(3, 1, 12)
+KERNEL_E, KERNEL_D, M = (rng.normal(size=s) for s in ((12, 8), (8, 12), (8, 8)))
+A = rng.normal(size=(5, 3))
+SHADES = rng.integers(0, 256, (8, 32, 32, 3)).astype("float32")
+SCORES = {
+    "autoencoder, fine-tuned": {25: dict(enumerate([1.0, 2.0, 4.0, 3.0, 1.5]))},
+    "from scratch": {25: dict.fromkeys(range(5), 0.0)},
+}
+
+
+RUN = SimpleNamespace(
+    classifier=SimpleNamespace(count_params=lambda: 0), validation=0.2
+)
+
+
+def convolve(x, kernel, stride):
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3))
+    return (windows[::stride, ::stride] * kernel).sum(axis=(2, 3))
+
+
+def columns(*components):
+    """Return components of ROWS by their numbers, as columns."""
+    _, vectors = np.linalg.eigh(np.cov(ROWS.T))
+    return vectors[:, ::-1][:, [n - 1 for n in components]]
+
+
+def encoder(seed=0, filters=(2, 2, 16)):
+    keras.utils.set_random_seed(seed)
+    return models.conv_encoder((32, 32, 3), filters)
+
+
+def autoencoder(seed=0):
+    return objectives.Autoencoder(
+        encoder(seed), models.conv_decoder((4, 4, 16), (2, 2))
+    )
+
+
+def classifier(seed=0):
+    return models.classifier(encoder(seed), models.linear_head((4, 4, 16), 10))
+
+
+def copier(down, right):
+    """Return a model whose code is the image, shifted."""
+    model = keras.Model()
+    model.encoder = [lambda x: x[:, 3 + down : 29 + down, 3 + right : 29 + right]]
+    return model
+
+
+def with_heavy_matrix(seed):
+    return keras.Sequential([
+        keras.Input((32, 32, 3)),
+        *(keras.layers.Conv2D(filters, 3) for filters in (32, 64, 32)),
+        keras.layers.Flatten(),
+        keras.layers.Dense(128),
+        keras.layers.Dense(10),
+    ])  # fmt: skip
+
+
+def shares():
+    keys = [(s, f"relu{i}") for s in ("trained", "random") for i in (1, 2, 3)]
+    return dict.fromkeys(keys, 0.3)
+
+
+def own_method_by_strides(x):
+    return x.reshape(len(x), 8, 4, 8, 4, 3).mean(axis=(1, 3)).reshape(len(x), -1) / 255
+
+
+def with_own_stride(strides):
+    return 1 + 2 * sum(np.cumprod(strides))
+
+
+# A typical mistake, with what the check has to say of it. The answers are computed when
+# the test runs, since some of them are networks.
+MISTAKES = [
+    (
+        "own-clock",
+        "`hours` should be a number, and is of type str",
+        lambda: dict(seconds_per_label=2, hours="2", days=1, y_train=np.zeros(3600)),
+    ),
+    (
+        "own-clock",
+        "`hours` is in minutes",
+        lambda: dict(seconds_per_label=2, hours=120, days=0.25, y_train=np.zeros(3600)),
+    ),
+    (
+        "own-clock",
+        "days of 24 hours",
+        lambda: dict(seconds_per_label=2, hours=2, days=2 / 24, y_train=np.zeros(3600)),
+    ),
+    (
+        "same-answer",
+        "not the most frequent in `y_train`",
+        lambda: dict(
+            always=0.75,
+            die=0.5,
+            y_train=np.array([0, 0, 1]),
+            y_val=np.array([0, 1, 1, 1]),
+        ),
+    ),
+    (
+        "same-answer",
+        "`always` is 25: give a share between 0 and 1",
+        lambda: dict(always=25, die=0.5, y_train=Y, y_val=Y),
+    ),
+    (
+        "how-sure",
+        "is a share: times 100",
+        lambda: dict(
+            percent_right=0.5,
+            confidence=np.array([[0.95, 0.05], [0.6, 0.4], [0.92, 0.08]]),
+            said=np.array([0, 0, 0]),
+            y_val=np.array([0, 0, 1]),
+        ),
+    ),
+    (
+        "nearest-image",
+        "places, not labels",
+        lambda: dict(predicted=np.arange(300), x_train=X, y_train=Y, x_val=X),
+    ),
+    (
+        "nearest-image",
+        "Squares of bytes",
+        lambda: dict(predicted=np.roll(Y, 1), x_train=X, y_train=Y, x_val=X),
+    ),
+    (
+        "own-kernel",
+        "`blurred` has 32 rows, but the kernel fits only at 30 places",
+        lambda: dict(
+            blur=np.full((3, 3), 1 / 9),
+            blurred=SHADES[0, :, :, 0],
+            grey=SHADES[0, :, :, 0],
+        ),
+    ),
+    ("count-field", "counts a layer's own stride", lambda: dict(field=with_own_stride)),
+    (
+        "count-field",
+        "`field([2, 2, 2])` should be a number, and is of type NoneType",
+        lambda: dict(field=lambda strides: None),
+    ),
+    (
+        "pooled-shift",
+        "leave out the shift by 0",
+        lambda: dict(drift=np.zeros(9), encoder=encoder(), wide=SHADES),
+    ),
+    (
+        "other-neighbours",
+        "its entry [0, 1] is the correlation",
+        lambda: dict(near=np.eye(2), far=np.eye(2), x_val=X),
+    ),
+    (
+        "03a-decoder",
+        "inverts the encoder, without a look at `rows`",
+        lambda: dict(
+            w_e=KERNEL_E,
+            w_d=np.linalg.pinv(KERNEL_E),
+            error=1.0,
+            rows=ROWS,
+            pca_error=0.1,
+        ),
+    ),
+    (
+        "03a-decoder",
+        "`w_d` should have shape (8, 12), and has (12, 8). This is the transpose.",
+        lambda: dict(w_e=KERNEL_E, w_d=KERNEL_D.T, error=1.0, rows=ROWS, pca_error=0.1),
+    ),
+    (
+        "03a-basis",
+        "turned by `m` once more",
+        lambda: dict(
+            m=M,
+            turned_e=KERNEL_E @ M,
+            turned_d=M @ KERNEL_D,
+            kernel_e=KERNEL_E,
+            kernel_d=KERNEL_D,
+        ),
+    ),
+    (
+        "03a-saddle",
+        "the minimum, no saddle",
+        lambda: dict(v=columns(*range(1, 9)), mixed=columns(*range(1, 9)), rows=ROWS),
+    ),
+    (
+        "03a-saddle",
+        "with `mixed` the loss does not fall",
+        lambda: dict(
+            v=columns(1, 2, 3, 4, 5, 6, 7, 9),
+            mixed=columns(1, 2, 3, 4, 5, 6, 7, 12),
+            rows=ROWS,
+        ),
+    ),
+    (
+        "03b-sizes",
+        '"same" doubles exactly',
+        lambda: dict(layer_sizes=[30, 28, 26, 53, 107]),
+    ),
+    (
+        "03b-matrix",
+        "flips the kernel",
+        lambda: dict(
+            w=np.arange(1, 10).reshape(3, 3),
+            A=np.stack(
+                [
+                    convolve(u, np.arange(9, 0, -1).reshape(3, 3), 2).ravel()
+                    for u in np.eye(25).reshape(25, 5, 5)
+                ],
+                axis=1,
+            ),
+            nonzero=36,
+            different=10,
+            convolve=convolve,
+        ),
+    ),
+    (
+        "03b-linear-code",
+        "the last ReLU is still there",
+        lambda: dict(
+            linear=autoencoder(),
+            linear_error=0.1,
+            errors={("convolutional", 256): 1},
+            x_val=SHADES,
+        ),
+    ),
+    (
+        "pull-back",
+        "lacks the 2",
+        lambda: dict(
+            start=A + 1,
+            strength=0.5,
+            gradient=-0.5 + 0 * A,
+            A=A,
+            gradient_A_stage2=0 * A,
+        ),
+    ),
+    (
+        "steps-and-momentum",
+        "`steps[0.99]` is one too few: that makes 95.00%.",
+        lambda: dict(steps={0.99: 298, 0.9: 29}, reached={0.99: 0.94997, 0.9: 0.9529}),
+    ),
+    (
+        "thaw-from-the-top",
+        "for k = 1, conv1 moved",
+        lambda: dict(
+            thawed={k: classifier(1) for k in range(4)},
+            thawed_accuracy=dict.fromkeys(range(4), 0.1),
+            encoder=encoder(0),
+            x_val=SHADES,
+            y_val=Y[:8],
+        ),
+    ),
+    (
+        "other-kernels",
+        "the pairs sum to 6",
+        lambda: dict(
+            kernel_pairs=[(k, 6 - k) for k in range(1, 6)],
+            cheapest=(1, 5),
+            conv_parameters=lambda c, f, k: (k * k * c + 1) * f,
+        ),
+    ),
+    (
+        "other-kernels",
+        "is the dearest pair",
+        lambda: dict(
+            kernel_pairs=[(k, 8 - k) for k in range(1, 8)],
+            cheapest=(7, 1),
+            conv_parameters=lambda c, f, k: (k * k * c + 1) * f,
+        ),
+    ),
+    (
+        "copy-by-hand",
+        "is shifted by (-1, 0)",
+        lambda: dict(copier=copier(-1, 0), x_check=SHADES),
+    ),
+    (
+        "without-the-matrix",
+        "the heavy matrix is still there",
+        lambda: dict(
+            pooled=with_heavy_matrix,
+            pooled_rate=1e-3,
+            pooled_scores=[0.1],
+            rates=(1e-3,),
+            seeds=(0,),
+        ),
+    ),
+    (
+        "tighter-code",
+        "`tight` should be a Keras Model, and is of type int",
+        lambda: dict(tight=256, saved=1, by_hand=None),
+    ),
+    (
+        "tighter-code",
+        "conv1 has other filters",
+        lambda: dict(tight=encoder(), saved=1, by_hand=models.conv_encoder()),
+    ),
+    (
+        "tighter-code",
+        "leaves out the normalisation",
+        lambda: dict(
+            tight=encoder(filters=(32, 64, 16)),
+            saved=112 * 576,
+            by_hand=models.conv_encoder(),
+        ),
+    ),
+    (
+        "what-a-code-sees",
+        "`width` is what it sees of the first map",
+        lambda: dict(width=7, seen=np.ones((32, 32))),
+    ),
+    (
+        "what-a-code-sees",
+        "true everywhere",
+        lambda: dict(width=15, seen=np.ones((32, 32))),
+    ),
+    (
+        "best-neighbours",
+        "`whole` should be a dict, and is of type list",
+        lambda: dict(whole=[0.3] * 6, averaged=shares(), same_class=None),
+    ),
+    (
+        "best-neighbours",
+        "`averaged` equals `whole`",
+        lambda: dict(
+            whole=shares(),
+            averaged=shares(),
+            same_class={"trained code": 0.3, "random code": 0.3},
+        ),
+    ),
+    (
+        "shared-encoder",
+        "the encoder of `victim` did not move",
+        lambda: dict(
+            victim=autoencoder(),
+            error_before=0.1,
+            error_after=0.2,
+            autoencoder=autoencoder(),
+            pretrained=encoder().get_weights(),
+            x_val=SHADES,
+        ),
+    ),
+    (
+        "moving-statistics",
+        "LP-FT: norm3 did not move",
+        lambda: dict(
+            free={arm: classifier() for arm in ("fine-tuned", "LP-FT")},
+            free_scores=dict.fromkeys(("fine-tuned", "LP-FT"), 0.1),
+            best={4: dict.fromkeys(("fine-tuned", "LP-FT"), RUN)},
+            few=4,
+            encoder=encoder(),
+            x_val=SHADES,
+            y_val=Y[:8],
+        ),
+    ),
+    (
+        "shallower-start",
+        "the book's own encoder has moved",
+        lambda: dict(
+            shallow_scores={
+                (start, head): [0.1]
+                for start in ("pretrained", "from scratch")
+                for head in ("linear", "pooled")
+            },
+            rates=(1e-3,),
+            encoder=encoder(1),
+            pretrained=encoder(0).get_weights(),
+        ),
+    ),
+    (
+        "part-of-study",
+        "has the wrong sign",
+        lambda: dict(
+            rows=[
+                {"method": m, "test_accuracy": a}
+                for m, a in [("pixels", "0.5"), ("PCA", "0.6")] * 2
+            ],
+            lead=-10,
+        ),
+    ),
+    (
+        "how-many-seeds",
+        "`widths[2]` is half of the interval",
+        lambda: dict(
+            widths={2: 0.5 * 12.706, 3: 1, 5: 1}, seeds_needed=1, scores=SCORES
+        ),
+    ),
+    (
+        "own-method",
+        "takes every fourth pixel",
+        lambda: dict(
+            cells=own_method_by_strides,
+            accuracies={"mean colours": 0.3, "pixels": 0.4},
+        ),
+    ),
+    (
+        "own-method",
+        "mixes the channels",
+        lambda: dict(
+            cells=lambda x: np.zeros((len(x), 16)),
+            accuracies={"mean colours": 0.3, "pixels": 0.4},
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("label", "message", "names"), MISTAKES, ids=[f"{m[0]}: {m[1]}" for m in MISTAKES]
+)
+def test_a_typical_mistake_is_named(label, message, names, capsys):
+    exercises.check(label, **names())
+    said = capsys.readouterr().out
+    assert message in said
+    assert all(line.startswith(f"✗ {label}: ") for line in said.splitlines())
+
+
+def test_every_checker_knows_a_typical_mistake():
+    assert {label for label, _, _ in MISTAKES} == set(exercises.CHECKERS)

@@ -3,13 +3,15 @@
     python tools/build.py book                  execute every chapter, render
     python tools/build.py site                  render the stored outputs
     python tools/build.py publish [CHAPTER...]  execute in place, store outputs
-    python tools/build.py stamp                 write the Colab cells
+    python tools/build.py stamp                 write the Colab cells and links
+    python tools/build.py exercises             write the learner's notebooks
 
 A chapter is executed once per state of its code: what was executed is kept under
 `_build/executed/`, so a run that was interrupted goes on where it stopped.
 """
 
 import argparse
+import ast
 import base64
 import contextlib
 import hashlib
@@ -23,6 +25,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import yaml
@@ -30,6 +33,7 @@ from jupyter_book.cli.main import main as jupyter_book
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from pybtex.database import Entry, parse_file
 from sphinx.cmd.build import main as sphinx
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -291,7 +295,12 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-# ---------------------------------------------------------------------- Colab's cells
+# ----------------------------------------------------------- Colab's cells and links
+
+
+def config(root: Path = ROOT) -> dict:
+    """Read `_config.yml`, the one place that says where the book lives."""
+    return yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
 
 
 def colab_cell(root: Path = ROOT) -> str:
@@ -300,8 +309,8 @@ def colab_cell(root: Path = ROOT) -> str:
     On Colab it fetches the book at the pinned revision, once, and enters it. Colab
     brings TensorFlow and Keras along; they are left as they are.
     """
-    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
-    url, revision = config["repository"]["url"], config["repository"]["branch"]
+    repository = config(root)["repository"]
+    url, revision = repository["url"], repository["branch"]
     folder = url.rstrip("/").rsplit("/", 1)[-1]
     # The address ends its line: ruff then forgives the length.
     return (
@@ -312,9 +321,29 @@ def colab_cell(root: Path = ROOT) -> str:
     )
 
 
+def exercises_link(chapter: str, root: Path = ROOT) -> str:
+    """Return the sentence that begins a chapter's exercises, from `_config.yml`."""
+    settings = config(root)
+    repository = settings["repository"]
+    owner_and_name = repository["url"].rstrip("/").removeprefix("https://github.com/")
+    colab = (
+        f"{settings['launch_buttons']['colab_url']}/github/{owner_and_name}/blob/"
+        f"{repository['branch']}/book/exercises/{chapter}.ipynb"
+    )
+    return (
+        f"Do them in a notebook that checks your answers: [open it on Colab]({colab}), "
+        f"or open `exercises/{chapter}.ipynb` in Jupyter."
+    )
+
+
+# What stands between the heading and the first exercise is stamped.
+EXERCISES_HEAD = re.compile(r"^## Exercises\n\n.*?(?=````\{exercise\})", re.M | re.S)
+
+
 def stamp(path: Path, text: str) -> bool:
-    """Write the Colab cell of one notebook; return whether that changed it."""
+    """Write the Colab cell and link of one notebook; return whether that changed it."""
     notebook = nbformat.read(path, as_version=4)
+    before = nbformat.writes(notebook)
     cells = notebook.cells
     marked = [c for c in cells if "colab" in c.metadata.get("tags", [])]
     if marked:
@@ -323,14 +352,156 @@ def stamp(path: Path, text: str) -> bool:
         cell = nbformat.v4.new_code_cell(id="colab")
         code = [i for i, c in enumerate(cells) if c.cell_type == "code"]
         cells.insert(code[0] if code else len(cells), cell)
-    before = (cell.source, cell.metadata.get("tags"))
     # The page need not show it; a reader on Colab or in the lab sees it.
-    after = (text, ["colab", "remove-cell"])
-    if before == after:
+    cell.source, cell.metadata["tags"] = text, ["colab", "remove-cell"]
+    head = f"## Exercises\n\n{exercises_link(path.stem)}\n\n"
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = EXERCISES_HEAD.sub(lambda _: head, cell.source)
+    if nbformat.writes(notebook) == before:
         return False
-    cell.source, cell.metadata["tags"] = after
     write_notebook(notebook, path)
     return True
+
+
+# -------------------------------------------------------------- learner's notebooks
+
+# Title, label and text of an exercise; label and text of a solution.
+EXERCISE = re.compile(r"````\{exercise\} ([^\n]+)\n:label: (\S+)\n(.*?)````\n", re.S)
+SOLUTION = re.compile(r"````\{solution\} (\S+)\n(.*?)````(?:\n|$)", re.S)
+ENTER_BOOK = """\
+import os
+
+if os.path.isdir("../pretrain"):  # this notebook lies one folder too deep
+    %cd -q .."""
+
+
+def learners_notebook(path: Path, root: Path = ROOT) -> nbformat.NotebookNode:
+    """Return a chapter with its exercises to be filled in: no outputs, no solutions.
+
+    The cells of the chapter come first, in Markdown that any Jupyter shows. An exercise
+    is a statement, a cell for the answers, and a cell that checks them.
+
+    Raises:
+        ValueError: if an exercise has no checker, or a reference leads nowhere.
+    """
+    chapter = nbformat.read(path, as_version=4)
+    markdown, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    names = checked_names(root)
+    link = linked(path.stem, root)
+    head = (
+        "Write your code in place of each `...`, then run the cell below it: it says "
+        "what is right and what is off. The solutions stand at the end of the chapter "
+        f"{link}.\n\n"
+    )
+    cells, imported = [], False
+    for cell in chapter.cells:
+        if cell.cell_type == "code":
+            cells.append(code(cell.source, id=cell.id, metadata=cell.metadata))
+            imported |= "import exercises" in cell.source
+            if "colab" in cell.metadata.get("tags", []):
+                cells.append(code(ENTER_BOOK, id="enter-book"))
+            continue
+        text = EXERCISES_HEAD.sub(lambda _: f"## Exercises\n\n{head}", cell.source)
+        text = plain(SOLUTION.sub("", text), root)
+        before, *asked = EXERCISE.split(text)
+        cells.append(markdown(before.strip(), id=cell.id))
+        for title, label, body, after in zip(*[iter(asked)] * 4, strict=True):
+            if label not in names:
+                raise ValueError(f"{label!r} has no checker in pretrain/exercises.py.")
+            answers, compared = names[label]
+            call = f"exercises.check({arguments(label, [*answers, *compared])})"
+            if not imported:
+                call, imported = f"from pretrain import exercises\n\n{call}", True
+            stub = "\n".join(f"{answer} = ..." for answer in answers)
+            cells.append(markdown(f"### {title}\n\n{body.strip()}", id=label))
+            cells.append(code(stub, id=f"{label}-answer"))
+            cells.append(code(call, id=f"{label}-check"))
+            if after.strip():
+                cells.append(markdown(after.strip(), id=f"{label}-end"))
+    about = (
+        f"These are the cells of the chapter {link}, with its exercises to be filled "
+        "in. Run them from the top; your part begins under *Exercises*. Save a copy "
+        "under a name of your own: this file is written anew with the book."
+    )
+    cells.insert(1, markdown(about, id="about"))
+    return nbformat.v4.new_notebook(cells=cells, metadata=chapter.metadata)
+
+
+def checked_names(root: Path = ROOT) -> dict[str, tuple[list[str], list[str]]]:
+    """Return, for each exercise, its answers and the names that they are compared with.
+
+    They are read from the parameters of its checker. The module is not imported, since
+    that would start TensorFlow.
+    """
+    source = (root / "book" / "pretrain" / "exercises.py").read_text(encoding="utf-8")
+    return {
+        node.decorator_list[0].args[0].value: (
+            [parameter.arg for parameter in node.args.args],
+            [parameter.arg for parameter in node.args.kwonlyargs],
+        )
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.decorator_list
+    }
+
+
+def arguments(label: str, names: list[str]) -> str:
+    """Lay out the arguments of a check, in one line if they fit."""
+    items = [f'"{label}"', *(f"{name}={name}" for name in names)]
+    line = ", ".join(items)
+    if len(f"exercises.check({line})") <= 80:
+        return line
+    return "\n" + "".join(f"    {item},\n" for item in items)
+
+
+def plain(text: str, root: Path = ROOT) -> str:
+    """Turn a chapter's roles and references into Markdown that any Jupyter shows."""
+    text = re.sub(r"\{term\}`([^`<]+?)(?:\s*<[^`]*>)?`", r"\1", text)
+    text = re.sub(r"\[\]\(([^)]+)\)", lambda found: linked(found[1], root), text)
+    return re.sub(
+        r"\{cite:([pt])\}`([^`]+)`", lambda found: cited(*found.groups(), root), text
+    )
+
+
+def linked(target: str, root: Path = ROOT) -> str:
+    """Return a link from `book/exercises` to a page, or to a label on one.
+
+    Raises:
+        ValueError: if there is no such page, and no such label.
+    """
+    book = root / "book"
+    if (path := book / f"{target}.ipynb").exists():
+        title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0]
+        return f"[{title.lstrip('# ')}](../{path.name})"
+    for path in sorted(book.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        top = "" if path.stem == Path(target).stem else rf"\({re.escape(target)}\)=\n"
+        if found := re.search(rf"^{top}#+ (.+)$", text, re.M):
+            return f"[{found[1]}](../{path.name})"
+    raise ValueError(f"No page and no label is called {target!r}.")
+
+
+def cited(kind: str, keys: str, root: Path = ROOT) -> str:
+    """Return a citation in the text (`t`) or in parentheses (`p`), with links."""
+    entries = parse_file(root / "book" / "references.bib").entries
+    found = [reference(entries[key.strip()], kind) for key in keys.split(",")]
+    return ", ".join(found) if kind == "t" else f"({'; '.join(found)})"
+
+
+def reference(entry: Entry, kind: str) -> str:
+    """Return authors and year, linked to where the work can be found."""
+    names = [
+        " ".join([*person.prelast_names, *person.last_names])
+        for person in entry.persons["author"]
+    ]
+    authors = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
+    year = entry.fields["year"]
+    text = f"{authors} ({year})" if kind == "t" else f"{authors}, {year}"
+    text = text.replace("{", "").replace("}", "")
+    doi, url = entry.fields.get("doi"), entry.fields.get("url")
+    address = f"https://doi.org/{doi}" if doi else url
+    # Parentheses, which a DOI can have, would end the link.
+    return f"[{text}]({quote(address, safe=':/?=&#')})" if address else text
 
 
 # ----------------------------------------------------------------------- subcommands
@@ -398,10 +569,18 @@ def write_readme_figure() -> None:
 
 
 def stamp_all() -> None:
-    """Write the Colab cell of every chapter."""
+    """Write the Colab cell and link of every chapter, then the learner's notebooks."""
     text = colab_cell()
     changed = [path.name for path in notebooks() if stamp(path, text)]
     print(f"Colab cells: {', '.join(changed) or 'all up to date'}", flush=True)
+    exercises()
+
+
+def exercises() -> None:
+    """Write the learner's notebook of every chapter."""
+    for path in notebooks():
+        write_notebook(learners_notebook(path), path.parent / "exercises" / path.name)
+    print("Learner's notebooks: written to book/exercises", flush=True)
 
 
 def main() -> None:
@@ -411,7 +590,8 @@ def main() -> None:
         "book": "execute every chapter on a copy and render the pages",
         "site": "render the stored outputs, execute nothing",
         "publish": "execute in place with the full profile, store the outputs",
-        "stamp": "write the Colab cell of every chapter",
+        "stamp": "write the Colab cells and links, and the learner's notebooks",
+        "exercises": "write the learner's notebook of every chapter",
     }.items():
         command = commands.add_parser(name, help=what, description=what)
         if name == "publish":
@@ -423,7 +603,12 @@ def main() -> None:
         if arguments.command == "publish":
             publish(arguments.chapters)
         else:
-            {"book": book, "site": site, "stamp": stamp_all}[arguments.command]()
+            {
+                "book": book,
+                "site": site,
+                "stamp": stamp_all,
+                "exercises": exercises,
+            }[arguments.command]()
     except KeyboardInterrupt:
         sys.exit("\nStopped. Run it again to go on from here.")
 
