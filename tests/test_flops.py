@@ -55,7 +55,7 @@ def test_models_inside_a_model_are_counted():
 
 
 def test_a_layer_that_is_not_known_is_refused():
-    with pytest.raises(ValueError, match="pretrain.flops"):
+    with pytest.raises(ValueError, match=r"pretrain\.flops"):
         flops.forward(model((8, 8, 2), layers.DepthwiseConv2D(3)))
 
 

@@ -57,3 +57,12 @@ def test_labels_saved():
     assert stats.labels_saved(ours, rival, 10).high == float("inf")
     ours = {10: dict.fromkeys(range(5), 0.1)}
     assert stats.labels_saved(ours, rival, 10).mean == pytest.approx(10**0.5 - 10)
+
+
+def test_overall_averages_sizes_before_seeds():
+    ours = {1: {0: 3.0, 1: 5.0}, 4: {0: 7.0, 1: 9.0}, 9: {0: 100.0, 1: 0.0}}
+    theirs = {1: {0: 1.0, 1: 2.0}, 4: {0: 3.0, 1: 8.0}}
+    expected = stats.mean_interval([(2 + 4) / 2, (3 + 1) / 2])
+    assert stats.overall(ours, theirs) == expected
+    with pytest.raises(ValueError, match="common to both"):
+        stats.overall({1: {0: 1.0}}, {2: {0: 1.0}})

@@ -73,6 +73,31 @@ def intervals(
     return {n: paired(s, theirs[n]) for n, s in by_labels.items() if n in theirs}
 
 
+def overall(
+    ours: Mapping[int, Mapping[int, float]], theirs: Mapping[int, Mapping[int, float]]
+) -> Interval:
+    """Return the interval of the difference, averaged over all numbers of labels.
+
+    Args:
+        ours, theirs: number of labels → seed → value. Numbers of labels that one side
+            does not have are left out; all others need the same seeds.
+
+    Raises:
+        ValueError: if no number of labels is common to both, or a seed is missing.
+    """
+    common = sorted(set(ours) & set(theirs))
+    if not common:
+        raise ValueError("No number of labels is common to both sides.")
+    means = (
+        {
+            seed: float(np.mean([side[n][seed] for n in common]))
+            for seed in side[common[0]]
+        }
+        for side in (ours, theirs)
+    )
+    return paired(*means)
+
+
 def labels_needed(accuracy: float, curve: Mapping[int, float]) -> float:
     """Return how many labels a method needs to reach an accuracy.
 
