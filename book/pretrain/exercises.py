@@ -22,9 +22,9 @@ def compare(guesses: Mapping[str, float | None], measured: Mapping[str, float]) 
     for name, guess in guesses.items():
         outcome = f"measured {measured[name]:.4g}"
         if guess is None:
-            print(f"{name}: {outcome}. Put your guess into the cell above, next time.")
+            print(f"{name}: {outcome} (no guess)")
         else:
-            print(f"{name}: you said {guess:g}, {outcome}.")
+            print(f"{name}: you said {guess:g}, {outcome}")
 
 
 # ---------------------------------------------------------------------------- the check
