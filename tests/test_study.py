@@ -294,6 +294,20 @@ def test_trials_run_on_dask_workers(tmp_path):
     assert rows_without_times(rows) == rows_without_times(here)
 
 
+def test_a_card_says_where_the_test_split_stayed_closed():
+    card = study.card("freezing_cifar10")
+    assert "30 runs on validation images only, seeds [0, 1, 2]" in card
+
+
+def test_several_draws_may_judge_a_setting(fakes, tmp_path):
+    size = dataclasses.replace(SMALL.sizes[0], seeds=(), tuning_seeds=(0, 1))
+    study.run(dataclasses.replace(SMALL, sizes=(size,)), folder=tmp_path)
+    tuning = study.Store(SMALL, tmp_path).rows(study.TUNED)
+    assert [(json.loads(r["setting"])["rate"], r["seed"]) for r in tuning] == [
+        (rate, seed) for seed in "01" for rate in (1, 2, 3)
+    ]
+
+
 def test_chapters_read_what_a_study_stored(fakes, tmp_path, monkeypatch):
     rows = study.run(SMALL, folder=tmp_path)
     monkeypatch.setattr(claims, "RESULTS", tmp_path)

@@ -409,10 +409,14 @@ def card(name: str) -> str:
     rows, tuning = stored(name, ROWS), stored(name, TUNED)
     hours = sum(float(row["train_seconds"]) for row in rows + tuning) / 3600
     versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items())
-    seeds = sorted({int(row["seed"]) for row in rows})
+    seeds = sorted({int(row["seed"]) for row in rows or tuning})
+    runs = (
+        f"{len(rows)} trials, seeds {seeds}, after {len(tuning)} tuning runs"
+        if rows
+        else f"{len(tuning)} runs on validation images only, seeds {seeds}"
+    )
     return (
-        f"{name}: {len(rows)} trials, seeds {seeds}, after {len(tuning)} tuning runs; "
-        f"{hours:.1f} hours of one core\n"
+        f"{name}: {runs}; {hours:.1f} hours of one core\n"
         f"data: {made['dataset']}, sha256 {made['sha256'][:16]}…\n"
         f"code: commit {(made['commit'] or 'unknown')[:9]}, {versions}\n"
         f"machine: {made['hardware']}, {made['date']}"
