@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
-from pretrain import data, models, objectives, stats, transfer
+from pretrain import data, experiments, models, objectives, stats, transfer
 
 
 def compare(guesses: Mapping[str, float | None], measured: Mapping[str, float]) -> None:
@@ -408,9 +408,8 @@ def other_neighbours(near, far, *, x_val):
         return np.corrcoef(a.ravel().astype("float32"), b.ravel())[0, 1]
 
     x = x_val[:500]
-    order = np.random.default_rng(1).permutation(x.shape[1] * x.shape[2])
-    mixed = x.reshape(len(x), -1, x.shape[-1])[:, order]  # one order is like another
-    chance = correlation(mixed[:, :-1], mixed[:, 1:])
+    mixed = experiments.permuted(x)
+    chance = correlation(mixed[:, :, :-1], mixed[:, :, 1:])
     yield from diagnose(
         "near",
         near,
