@@ -278,6 +278,17 @@ def with_own_stride(strides):
     return 1 + 2 * sum(np.cumprod(strides))
 
 
+def lion_with_new_mean(g, state, rate):
+    state["m"] = 0.99 * state.get("m", 0) + 0.01 * g
+    return -rate * np.sign(0.9 * state["m"] + 0.1 * g)
+
+
+RATES = {0.1: 10.0, 0.2: 20.0, 0.5: 30.0}
+RATE_MEANS = {
+    "fine-tuning": {"SGD": {r: SimpleNamespace(mean=m) for r, m in RATES.items()}}
+}
+
+
 # A typical mistake, with what the check has to say of it. The answers are computed when
 # the test runs, since some of them are networks.
 MISTAKES = [
@@ -605,6 +616,26 @@ MISTAKES = [
             cells=lambda x: np.zeros((len(x), 16)),
             accuracies={"mean colours": 0.3, "pixels": 0.4},
         ),
+    ),
+    ("first-step", "call `adam`", lambda: dict(first_steps=[-1e-4, -0.1, -100.0])),
+    ("first-step", "goes up", lambda: dict(first_steps=[0.1, 0.1, 0.1])),
+    ("momentum-factor", "compares first steps", lambda: dict(factor=1.0)),
+    ("momentum-factor", "where it leads", lambda: dict(factor=0.9)),
+    ("lion-by-hand", "before it is used", lambda: dict(lion=lion_with_new_mean)),
+    (
+        "lion-by-hand",
+        "the sign of `g` alone",
+        lambda: dict(lion=lambda g, state, rate: -rate * np.sign(g)),
+    ),
+    (
+        "few-tries",
+        "keep the better of two",
+        lambda: dict(after_two={"SGD": 20.0}, means=RATE_MEANS),
+    ),
+    (
+        "few-tries",
+        "`after_two` has no entry for 'SGD'",
+        lambda: dict(after_two={}, means=RATE_MEANS),
     ),
 ]
 

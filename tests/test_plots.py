@@ -35,11 +35,20 @@ def test_every_kind_of_figure_carries_its_text_and_is_closed(shown):
         "1",
         "100",
     ]
+    plots.panels(
+        dict.fromkeys("abc", lines["a"]),
+        x_label="x",
+        y_label="y",
+        alt="panels",
+        columns=2,
+    )
+    names = [axis.get_title() for axis in shown[-1][0].axes]
+    assert names == ["a", "b", "c", ""]
     plots.confusion(np.array([[3, 1], [0, 1]]), ("cat", "dog"), alt="confusion")
     percentages = [text.get_text() for text in shown[-1][0].axes[0].texts]
     assert percentages == ["75", "25", "0", "100"]
     texts = {metadata["image/png"]["alt"] for _, metadata in shown}
-    kinds = {"images", "maps", "curves", "bars", "intervals", "confusion"}
+    kinds = {"images", "maps", "curves", "bars", "intervals", "panels", "confusion"}
     assert texts == kinds
     assert plt.get_fignums() == []
 

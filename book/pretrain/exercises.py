@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 
 import keras
 import numpy as np
@@ -1000,3 +1001,95 @@ def own_method(cells, accuracies):
     )
     for value in entries("accuracies", accuracies, ("mean colours", "pixels")):
         share("accuracies", value)
+
+
+# ------------------------------------------------------------- 05c: better optimizers
+
+
+@checker("first-step")
+def first_step(first_steps):
+    """`first_steps`, three numbers: Adam's first step at a rate of 0.1 for gradients
+    of 0.001, 1 and 1,000.
+    """
+    yield from diagnose(
+        "first_steps",
+        first_steps,
+        [-0.1, -0.1, -0.1],
+        ([0.1, 0.1, 0.1], "goes up: a step is the negative of what `g` points at."),
+        (
+            [-1e-4, -0.1, -100],
+            "is what plain descent does: call `adam`, not `sgd`.",
+        ),
+        otherwise="should come from `adam(g, {}, 0.1)`, with a new state each time.",
+        tolerance=2e-3,
+    )
+
+
+@checker("momentum-factor")
+def momentum_factor(factor):
+    """`factor`, a number: the 100th step of momentum, by that of plain descent."""
+    yield from diagnose(
+        "factor",
+        factor,
+        10,
+        (-10, "has a wrong sign: both steps point downhill."),
+        (1, "compares first steps, which are equal: keep one state for all 100."),
+        (0.9, "is the share of the velocity that is kept, not where it leads."),
+        otherwise="should be the sum of 1 + 0.9 + 0.9² + …",
+    )
+
+
+@checker("lion-by-hand")
+def lion_by_hand(lion):
+    """`lion`, a function of gradient, state (a dict) and rate that returns a step."""
+    if not callable(lion):
+        raise Off(f"`lion` should be a function, and is {kind(lion)}.")
+    gradients = np.random.default_rng(0).normal(size=(30, 20))
+    found = steps_of(lion, gradients)
+    yield from diagnose(
+        "lion(g, state, 0.1)",
+        found,
+        steps_of(_lion(0.9), gradients),
+        (steps_of(_lion(0.0), gradients), "takes the sign of `g` alone."),
+        (steps_of(_lion(0.891), gradients), "updates `m` before it is used."),
+        (steps_of(_lion(0.99), gradients), "takes the sign of the new `m`."),
+        (-steps_of(_lion(0.9), gradients), "goes uphill: a step is −rate · sign."),
+        otherwise="should be −rate · sign(0.9 m + 0.1 g), `m` being that from before.",
+    )
+
+
+def _lion(keep: float) -> Callable:
+    """Return Lion's rule with another share of the old mean in its step."""
+
+    def rule(g, state, rate):
+        m = state.get("m", 0)
+        state["m"] = 0.99 * m + 0.01 * g
+        return -rate * np.sign(keep * m + (1 - keep) * g)
+
+    return rule
+
+
+def steps_of(rule: Callable, gradients: np.ndarray) -> np.ndarray:
+    """Return the steps of a rule for one gradient after the other, at a rate of 0.1."""
+    state: dict = {}
+    return np.array([rule(g, state, 0.1) for g in gradients])
+
+
+@checker("few-tries")
+def few_tries(after_two, *, means):
+    """`after_two`, a dict: for each optimizer the percentage to be expected in
+    fine-tuning from the better of two rates.
+    """
+    names = list(means["fine-tuning"])
+    for name, found in zip(names, entries("after_two", after_two, names), strict=True):
+        values = [interval.mean for interval in means["fine-tuning"][name].values()]
+        pairs = list(combinations(values, 2))
+        yield from diagnose(
+            f"after_two[{name!r}]",
+            found,
+            np.mean([max(pair) for pair in pairs]),
+            (np.mean(values), "is what one try gives: keep the better of two."),
+            (max(values), "is the best of all eight."),
+            (np.mean([min(pair) for pair in pairs]), "keeps the worse of the two."),
+            otherwise="should be the mean of the larger value over all pairs of rates.",
+        )

@@ -1,7 +1,7 @@
 """What the chapters compare beside the ways to use labels; run by the same study.
 
-Convolutional and dense networks, frozen stages, optimizers: see `pretrain.methods` for
-what a method is.
+Convolutional and dense networks, frozen stages, optimizers, more images, larger
+networks: see `pretrain.methods` for what a method is.
 """
 
 from bisect import bisect_left
@@ -10,11 +10,11 @@ from functools import partial
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
-from pretrain import flops, methods, models, objectives, transfer
+from pretrain import data, flops, methods, models, objectives, transfer
 from pretrain.feed import batches
-from pretrain.layers import BatchNormalization, RandomCropFlip
+from pretrain.layers import BatchNormalization, RandomCropFlip, RandomMask
 from pretrain.methods import Fitted, Task, method
 from pretrain.profiles import compile_options
 
@@ -162,15 +162,43 @@ def dense_permuted(task: Task, **settings) -> Fitted:
     return train_plainly(task, encoder, permuted, **settings)
 
 
-OPTIMIZERS: dict[str, Callable[..., keras.Optimizer]] = {
-    "SGD": keras.optimizers.SGD,
-    "momentum": partial(keras.optimizers.SGD, momentum=0.9, nesterov=True),
-    "RMSprop": keras.optimizers.RMSprop,
-    "Adam": keras.optimizers.Adam,
-    "AdamW": keras.optimizers.AdamW,
-    "Lion": keras.optimizers.Lion,
-    "Muon": keras.optimizers.Muon,
-}
+class Muon(keras.optimizers.Muon):
+    """Muon (Jordan et al., 2024), for the kernels of convolutions, too.
+
+    Keras' own leaves all that is no matrix to AdamW, which in a convolutional network
+    is nearly everything. Here a kernel is the matrix that it was in the original: a
+    row for each number of a window, a column for each filter.
+    """
+
+    def _should_use_adamw(self, variable):
+        return len(variable.shape) not in (2, 4)
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        matrix = ops.reshape(x, (-1, x.shape[-1]))
+        return ops.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
+
+    def lr_adjust(self, x):
+        matrix = ops.reshape(x, (-1, x.shape[-1]))
+        return ops.reshape(super().lr_adjust(matrix), x.shape)
+
+
+OPTIMIZERS = ("SGD", "momentum", "RMSprop", "Adam", "AdamW", "Lion", "Muon")
+
+
+def new_optimizer(name: str, rate) -> keras.Optimizer:
+    """Return one of the optimizers, with Keras' defaults but for the learning rate."""
+    makers = {
+        "SGD": keras.optimizers.SGD,
+        "momentum": partial(keras.optimizers.SGD, momentum=0.9, nesterov=True),
+        "RMSprop": keras.optimizers.RMSprop,
+        "Adam": keras.optimizers.Adam,
+        "AdamW": keras.optimizers.AdamW,
+        "Lion": keras.optimizers.Lion,
+        "Muon": Muon,
+    }
+    return makers[name](rate)
+
+
 # Plain SGD and Lion are some four powers of ten apart in what suits them.
 RATES = (1e-4, 5e-4, 2e-3, 1e-2, 5e-2, 0.2, 1.0, 5.0)
 EVERY_OPTIMIZER = tuple(
@@ -180,19 +208,29 @@ CHUNK = 10
 
 
 def optimize(
-    task: Task, model: keras.Model, optimizer: str, rate: float, loss, *arrays
+    model: keras.Model,
+    optimizer: str,
+    rate: float,
+    *arrays: np.ndarray,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    loss=None,
 ) -> dict[str, float]:
     """Train a model, and return its loss, the mean of each ten steps.
 
     The learning rate falls to zero along a cosine, for all optimizers alike. Training
     ends early where the loss is no longer a number; the losses after that are missing.
+
+    Args:
+        arrays: images, and labels if the loss needs them.
     """
-    schedule = keras.optimizers.schedules.CosineDecay(rate, task.steps)
-    model.compile(OPTIMIZERS[optimizer](schedule), loss, **compile_options())
-    fed = batches(*arrays, batch_size=64, steps=task.steps, seed=task.seed)
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    model.compile(new_optimizer(optimizer, schedule), loss, **compile_options())
+    fed = batches(*arrays, batch_size=batch_size, steps=steps, seed=seed)
     history = model.fit(
         fed.repeat(),
-        epochs=task.steps // CHUNK,
+        epochs=steps // CHUNK,
         steps_per_epoch=CHUNK,
         shuffle=False,
         verbose=0,
@@ -206,7 +244,15 @@ def optimize(
 def optimizer_pretraining(task: Task, optimizer: str, rate: float) -> Fitted:
     """A linear probe on a small autoencoder that an optimizer trained."""
     model = objectives.conv_autoencoder(task.x.shape[1:], task.seed)
-    found = optimize(task, model, optimizer, rate, None, task.unlabelled)
+    found = optimize(
+        model,
+        optimizer,
+        rate,
+        task.unlabelled,
+        steps=task.steps,
+        batch_size=methods.BATCH_SIZE,
+        seed=task.seed,
+    )
     if not all(np.isfinite(w).all() for w in model.encoder.get_weights()):
         # No probe can be fitted: answer with the first class, as logits without a
         # number do.
@@ -230,6 +276,211 @@ def optimizer_fine_tuning(task: Task, optimizer: str, rate: float) -> Fitted:
     head = models.pooled_head(encoder.output_shape[1:], task.classes)
     augment = RandomCropFlip(seed=task.seed)
     network = models.classifier(encoder, head, augment)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    found = optimize(task, network, optimizer, rate, loss, task.x, task.y)
+    found = optimize(
+        network,
+        optimizer,
+        rate,
+        task.x,
+        task.y,
+        steps=task.steps,
+        batch_size=methods.BATCH_SIZE,
+        seed=task.seed,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
     return Fitted(lambda x: models.predict(network, x).argmax(axis=1), found)
+
+
+BATCH_SIZE = 64
+
+
+def masked_autoencoder(
+    encoder: keras.Model, channels: int, seed: int
+) -> objectives.Autoencoder:
+    """Return an autoencoder of half-masked images, its decoder new."""
+    height = encoder.output_shape[1]
+    decoder = models.conv_decoder(
+        encoder.output_shape[1:],
+        filters=(64, 32) if height == 4 else (32,),
+        channels=channels,
+    )
+    mask = RandomMask(4, 0.5, seed=seed, name="mask")
+    return objectives.Autoencoder(encoder, decoder, mask)
+
+
+def masked_error(model: objectives.Autoencoder, x: np.ndarray) -> float:
+    """Return the mean squared error of restoring masked images, in [0, 1]."""
+    seen = np.array(model.corrupt(x.astype("float32"), training=True))
+    restored = models.predict(model, seen)
+    return float(np.mean(np.square(restored - x.astype("float32") / 255)))
+
+
+def draw(x: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Return n of the images, drawn with a seed; nested, as for labels."""
+    return x[np.random.default_rng(seed).permutation(len(x))[:n]]
+
+
+def fashion_in_colour() -> np.ndarray:
+    """Return the training images of Fashion-MNIST with three equal channels."""
+    return np.repeat(data.load("fashion-full").x_train, 3, axis=-1)
+
+
+def images_from(task: Task, source: str, n: int) -> np.ndarray:
+    """Return n unlabelled images, those of the study or others."""
+    if source == "two photographs":
+        return data.photo_crops(n, task.seed)
+    x = task.unlabelled if source == "the same" else fashion_in_colour()
+    return draw(x, n, task.seed)
+
+
+AMOUNTS = (50, 150, 500, 1_500, 5_000, 15_000, 45_000)
+
+
+@method(
+    "more images",
+    tuple(
+        {"source": source, "images": n}
+        for source, amounts in (
+            ("the same", (0, *AMOUNTS)),
+            ("Fashion-MNIST", AMOUNTS[::2]),
+            ("two photographs", AMOUNTS[::2]),
+        )
+        for n in amounts
+    ),
+)
+def more_images(task: Task, source: str, images: int) -> Fitted:
+    """A linear probe on a small masked autoencoder of more or fewer images.
+
+    All train for equally many steps, with few images in more passes. What is found
+    besides: the error on validation images, and the accuracy after fine-tuning.
+    """
+    encoder, tuned = small_conv_encoder(task), small_conv_encoder(task)
+    model = masked_autoencoder(encoder, task.x.shape[-1], task.seed)
+    if images:
+        x = images_from(task, source, images)
+        optimize(
+            model,
+            "Adam",
+            2e-3,
+            x,
+            steps=1_500,
+            batch_size=BATCH_SIZE,
+            seed=task.seed,
+        )
+    tuned.set_weights(encoder.get_weights())
+    head = models.pooled_head(encoder.output_shape[1:], task.classes)
+    predict = methods.train(task, tuned, head, learning_rate=2e-3, weight_decay=0.05)
+    found = {
+        "masked_error": masked_error(model, task.x_val),
+        "fine_tuned": 100 * float(np.mean(predict(task.x_val) == task.y_val)),
+    }
+    fitted = methods.probe(task, methods.features_of(encoder))
+    return Fitted(fitted.predict, found)
+
+
+def staged(width: int, blocks: int, join: Callable = layers.add) -> Callable:
+    """Return what makes a convolutional network of a width and a depth."""
+    filters = (width, 2 * width, 4 * width)
+    return partial(models.deep_encoder, filters=filters, blocks=blocks, join=join)
+
+
+BUDGETS = (2e11, 1e12, 5e12)  # operations of a whole training
+
+
+def steps_for(budget: float, model: keras.Model) -> int:
+    """Return how many steps of training cost a budget of operations."""
+    return max(CHUNK, round(budget / flops.training(model, BATCH_SIZE)))
+
+
+def new_network(task: Task, name: str) -> keras.Model:
+    """Return one of the networks, its weights drawn with the seed of the trial."""
+    networks = {
+        "width 8": staged(8, 1),
+        "width 16": staged(16, 1),
+        "width 32": staged(32, 1),
+        "deep": staged(16, 3),
+        "deep, plain": staged(16, 3, models.layers_only),
+        "transformer": partial(models.vision_transformer, size=48, blocks=4),
+    }
+    keras.utils.set_random_seed(task.seed)
+    return networks[name](task.x.shape[1:])
+
+
+def spend(task: Task, network: str, budget: float, rate: float) -> Fitted:
+    """Train a network on the labels until a budget of arithmetic is spent."""
+    encoder = new_network(task, network)
+    head = models.pooled_head(encoder.output_shape[1:], task.classes)
+    whole = models.classifier(encoder, head, RandomCropFlip(seed=task.seed))
+    steps = steps_for(budget, whole)
+    transfer.fine_tune(
+        whole,
+        task.x,
+        task.y,
+        steps=steps,
+        learning_rate=rate,
+        weight_decay=0.05,
+        batch_size=BATCH_SIZE,
+        seed=task.seed,
+        title=None,
+    )
+    return Fitted(lambda x: models.predict(whole, x).argmax(axis=1), {"steps": steps})
+
+
+# Each with the learning rate that did best in the search below.
+NETWORKS = {
+    "width 8": 2e-3,
+    "width 16": 2e-3,
+    "width 32": 2e-3,
+    "deep": 2e-3,
+    "deep, plain": 2e-3,
+    "transformer": 2e-3,
+}
+
+
+@method(
+    "size, learning rate",
+    tuple(
+        {"network": name, "rate": rate}
+        for name in NETWORKS
+        for rate in (5e-4, 2e-3, 6e-3, 2e-2)
+    ),
+)
+def size_learning_rate(task: Task, network: str, rate: float) -> Fitted:
+    """A network trained on the labels, for the smallest of the budgets."""
+    return spend(task, network, BUDGETS[0], rate)
+
+
+def sizes(*names: str) -> tuple[dict, ...]:
+    """Return networks with every budget, each with its learning rate."""
+    return tuple(
+        {"network": name, "budget": budget, "rate": NETWORKS[name]}
+        for name in names
+        for budget in BUDGETS
+    )
+
+
+@method("size, labels", sizes(*NETWORKS))
+def size_labels(task: Task, network: str, budget: float, rate: float) -> Fitted:
+    """The same with every budget, at the learning rate that suits the network."""
+    return spend(task, network, budget, rate)
+
+
+@method("size, pretraining", sizes("width 8", "width 16", "width 32", "transformer"))
+def size_pretraining(task: Task, network: str, budget: float, rate: float) -> Fitted:
+    """A linear probe on an encoder that was pretrained for a budget of arithmetic."""
+    encoder = new_network(task, network)
+    model = masked_autoencoder(encoder, task.x.shape[-1], task.seed)
+    steps = steps_for(budget, model)
+    optimize(
+        model,
+        "Adam",
+        rate,
+        task.unlabelled,
+        steps=steps,
+        batch_size=BATCH_SIZE,
+        seed=task.seed,
+    )
+    cells = encoder.output_shape[1] // 4  # a transformer has more places
+    pool = layers.AveragePooling2D(cells)(encoder.output)
+    fitted = methods.probe(task, methods.features_of(keras.Model(encoder.input, pool)))
+    found = {"masked_error": masked_error(model, task.x_val), "steps": steps}
+    return Fitted(fitted.predict, found)

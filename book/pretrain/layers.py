@@ -1,6 +1,7 @@
-"""The book's own Keras layers: augmentation, and a faster batch norm."""
+"""The book's own Keras layers: augmentation, a faster batch norm, places of patches."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -175,3 +176,26 @@ class BatchNormalization(keras.layers.BatchNormalization):
         ):
             running.assign(self.momentum * running + (1 - self.momentum) * found)
         return outputs
+
+
+@keras.saving.register_keras_serializable("pretrain")
+class PositionEmbedding(keras.layers.Layer):
+    """Add to each patch of an image sines and cosines of its row and of its column.
+
+    Attention takes its tokens as a set: without it, a transformer could not tell where
+    in the image a patch lies. The waves are fixed (Vaswani et al., 2017), one half of
+    the vector for each direction, as He et al. (2022) use them.
+
+    Shapes: (batch, rows, columns, size) in and out; 4 must divide `size`.
+    """
+
+    def build(self, input_shape):
+        _, rows, columns, size = input_shape
+        # Wave lengths from 2π to 20,000π patches, in even steps of their logarithm.
+        rates = 1e4 ** -np.linspace(0, 1, size // 4, endpoint=False)
+        down, right = np.indices((rows, columns))[..., None] * rates
+        waves = [f(angle) for angle in (down, right) for f in (np.sin, np.cos)]
+        self.waves = np.concatenate(waves, axis=-1).astype("float32")
+
+    def call(self, patches):
+        return patches + ops.cast(self.waves, patches.dtype)

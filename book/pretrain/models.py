@@ -4,14 +4,14 @@ Encoders take images with values from 0 to 255 and scale them to [0, 1] themselv
 Decoders give images in [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import keras
 import numpy as np
 from keras import layers
 
-from pretrain.layers import BatchNormalization
+from pretrain.layers import BatchNormalization, PositionEmbedding
 
 Shape = tuple[int, ...]
 
@@ -99,6 +99,75 @@ def residual_encoder(
         inner = convolution(convolution(h, f, f"{i}b"), f, f"{i}c")
         h = layers.Add(name=f"stage{i}")([h, inner])
     return keras.Model(image, h, name="residual_encoder")
+
+
+def deep_encoder(
+    input_shape: Shape,
+    filters: Sequence[int],
+    blocks: int,
+    join: Callable = layers.add,
+) -> keras.Model:
+    """Encode an image like `residual_encoder`, for less, and as deep as one likes.
+
+    The first convolution has stride 2, which saves three quarters of the arithmetic;
+    each further stage has any number of blocks.
+
+    Shapes: 32×32×3 → 16×16×f₁ → 8×8×f₂ → 4×4×f₃, with three `filters`, after
+    1 + 2 · (1 + 2 `blocks`) convolutions.
+
+    Args:
+        join: makes one map of a block's input and its output, given as a list. Their
+            sum makes the block residual; `layers_only` makes it plain.
+    """
+
+    def convolution(h, f, strides=1):
+        h = layers.Conv2D(f, 3, strides=strides, padding="same", use_bias=False)(h)
+        return layers.ReLU()(BatchNormalization()(h))
+
+    image = keras.Input(input_shape, name="image")
+    h = layers.Rescaling(1 / 255, name="scale")(image)
+    h = convolution(h, filters[0], strides=2)
+    for f in filters[1:]:
+        h = layers.MaxPooling2D()(convolution(h, f))
+        for _ in range(blocks):
+            h = join([h, convolution(convolution(h, f), f)])
+    return keras.Model(image, h, name="deep_encoder")
+
+
+def layers_only(ends: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+    """Return the output of a block, not joined with its input: see `deep_encoder`."""
+    return ends[1]
+
+
+def vision_transformer(
+    input_shape: Shape, size: int, blocks: int, patch: int = 4, heads: int = 4
+) -> keras.Model:
+    """Encode an image as a row of patches that attend to each other.
+
+    After Dosovitskiy et al. (2021), with normalisation before each part of a block,
+    hidden layers of twice the size, and no class token: the features go back to their
+    places in a map, and every head of the book fits on it.
+
+    Shapes: 32×32×3 → 8×8×`size`, with patches of 4 by 4.
+
+    Args:
+        size: of the vector that stands for a patch; `heads` must divide it.
+        blocks: number of attention layers, each followed by two dense ones.
+    """
+    image = keras.Input(input_shape, name="image")
+    h = layers.Rescaling(1 / 255, name="scale")(image)
+    h = layers.Conv2D(size, patch, strides=patch, name="patches")(h)
+    map_shape = h.shape[1:]
+    h = layers.Reshape((-1, size))(PositionEmbedding(name="places")(h))
+    for _ in range(blocks):
+        seen = layers.LayerNormalization()(h)
+        seen = layers.MultiHeadAttention(heads, size // heads)(seen, seen)
+        h = layers.add([h, seen])
+        thought = layers.LayerNormalization()(h)
+        thought = layers.Dense(2 * size, activation="gelu")(thought)
+        h = layers.add([h, layers.Dense(size)(thought)])
+    h = layers.Reshape(map_shape, name="map")(layers.LayerNormalization()(h))
+    return keras.Model(image, h, name="vision_transformer")
 
 
 def conv_decoder(

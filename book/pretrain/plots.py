@@ -159,6 +159,40 @@ def intervals(
     show(figure, alt)
 
 
+def panels(
+    lines: Mapping[str, Mapping[float, Interval]],
+    *,
+    x_label: str,
+    y_label: str,
+    alt: str,
+    columns: int = 4,
+) -> None:
+    """Plot each line in a small panel of its own, before all others in grey.
+
+    Args:
+        lines: name → x value, on a logarithmic axis → interval.
+    """
+    rows = -(-len(lines) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(7, 1.7 * rows + 0.4), sharex=True, sharey=True
+    )
+    for axis in axes.flat[len(lines) :]:
+        axis.axis("off")
+    for axis, (name, own) in zip(axes.flat, lines.items(), strict=False):
+        for line in lines.values():
+            x = sorted(line)
+            mean, low, high = zip(*(astuple(line[n]) for n in x), strict=True)
+            colour, width = (COLOURS[0], 2) if line is own else ("#bbbbbb", 0.7)
+            axis.plot(x, mean, color=colour, linewidth=width)
+            if line is own:
+                axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        axis.set_xscale("log")
+        axis.set_title(name, fontsize=10)
+    figure.supxlabel(x_label, fontsize=10)
+    figure.supylabel(y_label, fontsize=10)
+    show(figure, alt)
+
+
 def name_ends(axis: plt.Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Write names beside the right ends of lines, moved apart where they would collide.
 

@@ -115,6 +115,11 @@ def without_test(*methods: str, steps: int = 1_250, seeds=(TUNING_SEED,)) -> Siz
     return Size(100, 0, steps, (), methods, tuning_seeds=seeds)
 
 
+def all_labels(*methods: str, seeds: tuple[int, ...]) -> Size:
+    """Return the same with all labels; the methods say how many steps they take."""
+    return Size(0, 0, 1, (), methods, tuning_seeds=seeds)
+
+
 def arrangements() -> Iterator[Size]:
     """Return what convolutional and dense networks are compared on."""
     networks = ("convolutional", "dense")
@@ -145,6 +150,16 @@ STUDIES = {
                 steps=300,
                 seeds=(0, 1, 2),
             ),
+        ),
+        comparison(
+            "images_cifar10",
+            without_test("more images", steps=300, seeds=(0, 1, 2)),
+        ),
+        comparison(
+            "sizes_cifar10",
+            all_labels("size, learning rate", seeds=(TUNING_SEED,)),
+            all_labels("size, labels", seeds=(0, 1, 2)),
+            without_test("size, pretraining", seeds=(0, 1, 2)),
         ),
         Study(
             "label_efficiency_quick",
