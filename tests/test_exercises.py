@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 import build
-from pretrain import exercises, models, objectives
+from pretrain import exercises, experiments, models, objectives
 
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 CHAPTERS = build.notebooks()
@@ -283,6 +283,20 @@ def lion_with_new_mean(g, state, rate):
     return -rate * np.sign(0.9 * state["m"] + 0.1 * g)
 
 
+def pieces_off_the_border(photo, n, side):
+    height, width, _ = photo.shape
+    rows, columns = rng.integers(0, (height - side, width - side), (n, 2)).T
+    places = zip(rows, columns, strict=True)
+    return np.stack([photo[r : r + side, c : c + side] for r, c in places])
+
+
+def by_width():
+    shape = SimpleNamespace(x=np.zeros((1, 32, 32, 3)), seed=0)
+    names = [f"width {w}" for w in (8, 16, 32)]
+    return {name: experiments.new_network(shape, name) for name in names}
+
+
+ROWS_OF_48 = rng.normal(size=(64, 48))
 RATES = {0.1: 10.0, 0.2: 20.0, 0.5: 30.0}
 RATE_MEANS = {
     "fine-tuning": {"SGD": {r: SimpleNamespace(mean=m) for r, m in RATES.items()}}
@@ -615,6 +629,63 @@ MISTAKES = [
         lambda: dict(
             cells=lambda x: np.zeros((len(x), 16)),
             accuracies={"mean colours": 0.3, "pixels": 0.4},
+        ),
+    ),
+    (
+        "equal-passes",
+        "64 of them make a step",
+        lambda: dict(steps_needed=8_640_000, hours=60.0),
+    ),
+    (
+        "equal-passes",
+        "is in minutes",
+        lambda: dict(steps_needed=135_000, hours=56.25),
+    ),
+    (
+        "no-floor",
+        "has the wrong sign",
+        lambda: dict(slope=-0.5, far=1e-3, mean={10: 1.0, 1_000: 0.1}),
+    ),
+    (
+        "no-floor",
+        "still a logarithm",
+        lambda: dict(slope=0.5, far=-6.9078, mean={10: 1.0, 1_000: 0.1}),
+    ),
+    ("own-pieces", "never begun at", lambda: dict(pieces=pieces_off_the_border)),
+    (
+        "own-pieces",
+        "the same place",
+        lambda: dict(pieces=lambda photo, n, s: np.stack([photo[:s, :s]] * n)),
+    ),
+    ("layer-cost", "each comes with an addition", lambda: dict(operations=3_276_800)),
+    ("layer-cost", "a quarter is left", lambda: dict(operations=26_214_400)),
+    (
+        "twice-as-wide",
+        "compares parameters",
+        lambda: dict(
+            ratios={16: 116848 / 29624, 32: 464096 / 116848}, networks=by_width()
+        ),
+    ),
+    (
+        "twice-as-wide",
+        "is upside down",
+        lambda: dict(
+            ratios={16: 2469888 / 9658368, 32: 9658368 / 38191104},
+            networks=by_width(),
+        ),
+    ),
+    (
+        "attention-share",
+        "is in percent",
+        lambda: dict(part=24.4, fine_part=0.6),
+    ),
+    (
+        "shuffled-patches",
+        "shuffle both by one `order`",
+        lambda: dict(
+            shuffled_after=ROWS_OF_48,
+            shuffled_before=ROWS_OF_48[::-1],
+            networks={},
         ),
     ),
     ("first-step", "call `adam`", lambda: dict(first_steps=[-1e-4, -0.1, -100.0])),

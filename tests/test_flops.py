@@ -54,6 +54,15 @@ def test_models_inside_a_model_are_counted():
     assert flops.training(models.classifier(encoder, head), 5) == 15 * by_hand
 
 
+def test_a_transformer_costs_what_its_blocks_cost():
+    n, size = 64, 24
+    attention = 4 * n * size * size + 2 * n**2 * size
+    dense = 2 * n * size * (2 * size)
+    patches = n * (4 * 4 * 3) * size
+    network = models.vision_transformer((32, 32, 3), size, blocks=3)
+    assert flops.forward(network) == 2 * (patches + 3 * (attention + dense))
+
+
 def test_a_layer_that_is_not_known_is_refused():
     with pytest.raises(ValueError, match=r"pretrain\.flops"):
         flops.forward(model((8, 8, 2), layers.DepthwiseConv2D(3)))

@@ -27,6 +27,38 @@ def test_shapes_of_the_residual_encoder(channels):
     assert len(convolutions) == 10
 
 
+def test_depth_and_shortcuts_of_the_deep_encoder():
+    deep, plain = (
+        models.deep_encoder((32, 32, 3), (4, 8, 12), blocks=3, join=join)
+        for join in (keras.layers.add, models.layers_only)
+    )
+    assert deep.output_shape == plain.output_shape == (None, 4, 4, 12)
+    assert deep.count_params() == plain.count_params()
+    kinds = {model: [type(layer) for layer in model.layers] for model in (deep, plain)}
+    assert kinds[deep].count(keras.layers.Conv2D) == 1 + 2 * (1 + 2 * 3)
+    assert kinds[deep].count(keras.layers.Add) == 6
+    assert keras.layers.Add not in kinds[plain]
+
+
+def patches(map, order):
+    """Rearrange the places of a map, (1, 8, 8, channels)."""
+    return map.reshape(1, 64, -1)[:, order].reshape(map.shape)
+
+
+def test_a_transformer_knows_places_by_their_embedding_only():
+    keras.utils.set_random_seed(0)
+    encoder = models.vision_transformer((32, 32, 3), size=16, blocks=2)
+    assert encoder.output_shape == (None, 8, 8, 16)
+    places = encoder.get_layer("places")
+    rest = keras.Model(places.output, encoder.output)
+    tokens = np.random.default_rng(0).normal(size=(1, 8, 8, 16)).astype("float32")
+    order = np.random.default_rng(1).permutation(64)
+    moved = np.array(rest(patches(tokens, order)))
+    np.testing.assert_allclose(moved, patches(np.array(rest(tokens)), order), atol=1e-4)
+    waves = np.array(places(tokens)) - tokens
+    assert len(np.unique(waves.reshape(64, 16).round(4), axis=0)) == 64
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_strong_augmentation_repeats_with_its_seed_and_rests_outside_training(channels):
     x = images(8, channels).astype("float32")
