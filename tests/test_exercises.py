@@ -634,12 +634,12 @@ MISTAKES = [
     (
         "equal-passes",
         "64 of them make a step",
-        lambda: dict(steps_needed=8_640_000, hours=60.0),
+        lambda: dict(steps_needed=5_760_000, hours=40.0),
     ),
     (
         "equal-passes",
         "is in minutes",
-        lambda: dict(steps_needed=135_000, hours=56.25),
+        lambda: dict(steps_needed=90_000, hours=37.5),
     ),
     (
         "no-floor",
@@ -677,7 +677,7 @@ MISTAKES = [
     (
         "attention-share",
         "is in percent",
-        lambda: dict(part=24.4, fine_part=0.6),
+        lambda: dict(part=24.427, fine_part=0.5695),
     ),
     (
         "shuffled-patches",

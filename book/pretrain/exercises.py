@@ -1012,10 +1012,10 @@ def equal_passes(steps_needed, hours):
     yield from diagnose(
         "steps_needed",
         steps_needed,
-        135_000,
-        (8_640_000, "counts images: 64 of them make a step."),
-        (45_000 / 64, "is one pass: 192 are asked."),
-        otherwise="should be 192 × 45,000 images, 64 at a step.",
+        90_000,
+        (5_760_000, "counts images: 64 of them make a step."),
+        (45_000 / 64, "is one pass: 128 are asked."),
+        otherwise="should be 128 × 45,000 images, 64 at a step.",
     )
     seconds = 0.025 * number("steps_needed", steps_needed)
     yield from diagnose(
