@@ -383,7 +383,7 @@ def staged(width: int, blocks: int, join: Callable = layers.add) -> Callable:
     return partial(models.deep_encoder, filters=filters, blocks=blocks, join=join)
 
 
-BUDGETS = (1e11, 4e11, 1.6e12)  # operations of a whole training
+BUDGETS = (5e11, 2e12, 8e12)  # operations of a whole training
 
 
 def steps_for(budget: float, model: keras.Model) -> int:
@@ -445,8 +445,8 @@ NETWORKS = {
     ),
 )
 def size_learning_rate(task: Task, network: str, rate: float) -> Fitted:
-    """A network trained on the labels, for the smallest of the budgets."""
-    return spend(task, network, BUDGETS[0], rate)
+    """A network trained on the labels, for the middle one of the budgets."""
+    return spend(task, network, BUDGETS[1], rate)
 
 
 def sizes(*names: str) -> tuple[dict, ...]:
