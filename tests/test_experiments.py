@@ -153,7 +153,7 @@ REGISTERED = [
 
 @pytest.mark.parametrize("name", REGISTERED)
 def test_every_method_fits_and_answers(name, task, monkeypatch):
-    monkeypatch.setattr(experiments, "BUDGETS", (1e9,))
+    monkeypatch.setattr(experiments, "BUDGETS", (1e9, 1e9, 1e9))
     setting = dict(methods.METHODS[name].grid[-1])
     if "budget" in setting:
         setting["budget"] = 1e9

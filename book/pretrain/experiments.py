@@ -328,7 +328,7 @@ def images_from(task: Task, source: str, n: int) -> np.ndarray:
     """Return n unlabelled images, those of the study or others."""
     if source == "two photographs":
         return data.photo_crops(n, task.seed)
-    x = task.unlabelled if source == "the same" else fashion_in_colour()
+    x = fashion_in_colour() if source == "Fashion-MNIST" else task.unlabelled
     return draw(x, n, task.seed)
 
 
@@ -343,6 +343,7 @@ AMOUNTS = (50, 500, 1_500, 5_000, 15_000, 45_000)
             ("the same", (0, *AMOUNTS)),
             ("Fashion-MNIST", (500, 45_000)),
             ("two photographs", (500, 45_000)),
+            ("no learning", (45_000,)),
         )
         for n in amounts
     ),
@@ -352,7 +353,11 @@ def more_images(task: Task, source: str, images: int) -> Fitted:
 
     All train for equally many steps, with few images in more passes. What is found
     besides: the error on validation images, and the accuracy after fine-tuning.
+
+    `no learning` is the control: steps of length zero, so that the weights stay random
+    while batch norm gets to know the images. With 0 images, nothing does.
     """
+    rate = 0.0 if source == "no learning" else 2e-3
     encoder, tuned = small_conv_encoder(task), small_conv_encoder(task)
     model = masked_autoencoder(encoder, task.x.shape[-1], task.seed)
     if images:
@@ -360,7 +365,7 @@ def more_images(task: Task, source: str, images: int) -> Fitted:
         optimize(
             model,
             "Adam",
-            2e-3,
+            rate,
             x,
             steps=1_000,
             batch_size=BATCH_SIZE,
