@@ -446,7 +446,7 @@ NETWORKS = {
     tuple(
         {"network": name, "rate": rate}
         for name in NETWORKS
-        for rate in (5e-4, 2e-3, 6e-3, 2e-2)
+        for rate in (5e-4, 2e-3, 6e-3, 2e-2, 6e-2)
     ),
 )
 def size_learning_rate(task: Task, network: str, rate: float) -> Fitted:
