@@ -50,6 +50,21 @@ def fakes(monkeypatch):
         yield seen
 
 
+def test_runs_are_grouped_by_a_setting_in_order():
+    runs = [
+        {"rate": r, "subset": d, "net": net, "val_accuracy": r + d}
+        for r in (20.0, 5.0)
+        for d in (1, 0)
+        for net in ("a", "b")
+    ]
+    runs += [{"rate": 5.0, "subset": 2, "net": "a"}]
+    found = study.by_setting(runs, "rate", net="a")
+    assert list(found) == [5.0, 20.0]
+    assert found == {5.0: {0: 5.0, 1: 6.0}, 20.0: {0: 20.0, 1: 21.0}}
+    assert study.by_setting(runs, "rate", net="a", other=None) == found
+    assert study.by_setting(runs, "rate", net="c") == {}
+
+
 def rows_without_times(rows):
     return [
         {name: value for name, value in row.items() if not name.endswith("_seconds")}

@@ -141,8 +141,7 @@ def intervals(
     figure, axis = plt.subplots(figsize=(7, 4.2))
     ends = []
     for name, line in lines.items():
-        x = sorted(line)
-        mean, low, high = zip(*(astuple(line[n]) for n in x), strict=True)
+        x, mean, low, high = columns_of(line)
         (drawn,) = axis.plot(x, mean, "o-", markersize=4)
         colour = drawn.get_color()
         axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -180,8 +179,7 @@ def panels(
         axis.axis("off")
     for axis, (name, own) in zip(axes.flat, lines.items(), strict=False):
         for line in lines.values():
-            x = sorted(line)
-            mean, low, high = zip(*(astuple(line[n]) for n in x), strict=True)
+            x, mean, low, high = columns_of(line)
             colour, width = (COLOURS[0], 2) if line is own else ("#bbbbbb", 0.7)
             axis.plot(x, mean, color=colour, linewidth=width)
             if line is own:
@@ -191,6 +189,12 @@ def panels(
     figure.supxlabel(x_label, fontsize=10)
     figure.supylabel(y_label, fontsize=10)
     show(figure, alt)
+
+
+def columns_of(line: Mapping[float, Interval]) -> tuple[Sequence[float], ...]:
+    """Return x values in order, with the means, lower and upper ends at each."""
+    x = sorted(line)
+    return x, *zip(*(astuple(line[n]) for n in x), strict=True)
 
 
 def name_ends(axis: plt.Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:

@@ -507,12 +507,33 @@ def best(name: str, **wanted: object) -> dict:
     Args:
         wanted: settings; None where a setting must not be there.
     """
-    runs = [
-        run
-        for run in tried(name)
-        if all(run.get(part) == value for part, value in wanted.items())
-    ]
-    return max(runs, key=lambda run: run["val_accuracy"])
+    return max(
+        (run for run in tried(name) if matches(run, wanted)),
+        key=lambda run: run["val_accuracy"],
+    )
+
+
+def by_setting(
+    runs: Iterable[Mapping], setting: str, what: str = "val_accuracy", **wanted: object
+) -> dict:
+    """Return values of a setting → draws of the labels → what was found.
+
+    Args:
+        runs: from `tried`. Those that did not find `what` are left out.
+        setting: the values are in order.
+        what: the entry of a run to return.
+        wanted: what else a run must have; None where a setting must not be there.
+    """
+    found: dict = {}
+    for run in runs:
+        if what in run and matches(run, wanted):
+            found.setdefault(run[setting], {})[run["subset"]] = run[what]
+    return dict(sorted(found.items()))
+
+
+def matches(run: Mapping, wanted: Mapping) -> bool:
+    """Tell whether a run has all these entries; None stands for one that is missing."""
+    return all(run.get(part) == value for part, value in wanted.items())
 
 
 def selected(study: Study, methods, labels, seeds) -> list[Size]:
