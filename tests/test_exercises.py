@@ -12,7 +12,14 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 import build
-from pretrain import exercises, models, objectives
+from pretrain import (
+    attribution,
+    exercises,
+    experiments,
+    models,
+    objectives,
+    reliability,
+)
 
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 CHAPTERS = build.notebooks()
@@ -290,10 +297,52 @@ def pieces_off_the_border(photo, n, side):
     return np.stack([photo[r : r + side, c : c + side] for r, c in places])
 
 
+def by_width():
+    shape = SimpleNamespace(x=np.zeros((1, 32, 32, 3)), seed=0)
+    names = [f"width {w}" for w in (8, 16, 32)]
+    return {name: experiments.new_network(shape, name) for name in names}
+
+
+ROWS_OF_48 = rng.normal(size=(64, 48))
 RATES = {0.1: 10.0, 0.2: 20.0, 0.5: 30.0}
 RATE_MEANS = {
     "fine-tuning": {"SGD": {r: SimpleNamespace(mean=m) for r, m in RATES.items()}}
 }
+SLOW_NETWORK = dict(step_resnet=2.0, exchange=lambda n, size, link: 1.0, size_resnet=1)
+
+
+# Two classes: sure to 73.1 % or to 88.1 %, and right in half of the cases.
+SURE = {
+    ("from scratch", 0): {"clean": np.tile([1.0, 0.0], (4, 1))},
+    ("fine-tuned", 0): {"clean": np.tile([2.0, 0.0], (4, 1))},
+}
+SURE_LABELS = np.array([0, 1, 0, 1])
+NOISY_LABELS = rng.integers(0, 3, 200)
+NOISY = {
+    ("from scratch", 0): {
+        what: 4 * np.eye(3)[NOISY_LABELS] + rng.normal(0, 4, (200, 3))
+        for what in ("clean", *(("noise", i) for i in range(1, 6)))
+    }
+}
+
+
+def with_wrong_heat():
+    found = NOISY["from scratch", 0].values()
+    heat = [reliability.fit_temperature(a, NOISY_LABELS) for a in found]
+    return dict(enumerate([1 / heat[0], *heat[1:]]))
+
+
+def from_baseline(level):
+    """Return answers to two-baselines that were computed from a grey level."""
+    network, x, said = classifier(), SHADES[:2], np.array([1, 2])
+    maps, grey = (
+        attribution.integrated_gradients(network, x, said, b).sum(axis=-1)
+        for b in (level, 100.0)
+    )
+    agreement = attribution.rank_correlation(maps, grey).mean()
+    found = {"integrated gradients": grey, "saliency": maps}
+    inputs = dict(network=network, x=x, said=said, found=found)
+    return dict(black=maps, agreement=agreement, **inputs)
 
 
 # A typical mistake, with what the check has to say of it. The answers are computed when
@@ -650,6 +699,37 @@ MISTAKES = [
         "the same place",
         lambda: dict(pieces=lambda photo, n, s: np.stack([photo[:s, :s]] * n)),
     ),
+    ("layer-cost", "each comes with an addition", lambda: dict(operations=3_276_800)),
+    ("layer-cost", "a quarter is left", lambda: dict(operations=26_214_400)),
+    (
+        "twice-as-wide",
+        "compares parameters",
+        lambda: dict(
+            ratios={16: 116848 / 29624, 32: 464096 / 116848}, networks=by_width()
+        ),
+    ),
+    (
+        "twice-as-wide",
+        "is upside down",
+        lambda: dict(
+            ratios={16: 2469888 / 9658368, 32: 9658368 / 38191104},
+            networks=by_width(),
+        ),
+    ),
+    (
+        "attention-share",
+        "is in percent",
+        lambda: dict(part=24.427, fine_part=0.5695),
+    ),
+    (
+        "shuffled-patches",
+        "shuffle both by one `order`",
+        lambda: dict(
+            shuffled_after=ROWS_OF_48,
+            shuffled_before=ROWS_OF_48[::-1],
+            networks={},
+        ),
+    ),
     ("first-step", "call `adam`", lambda: dict(first_steps=[-1e-4, -0.1, -100.0])),
     ("first-step", "goes up", lambda: dict(first_steps=[0.1, 0.1, 0.1])),
     ("momentum-factor", "compares first steps", lambda: dict(factor=1.0)),
@@ -669,6 +749,60 @@ MISTAKES = [
         "few-tries",
         "`after_two` has no entry for 'SGD'",
         lambda: dict(after_two={}, means=RATE_MEANS),
+    ),
+    ("to-the-ridge", "counts numbers", lambda: dict(batch_needed=10.0, ridge=20.0)),
+    ("to-the-ridge", "leaves out", lambda: dict(batch_needed=40.0, ridge=20.0)),
+    (
+        "uneven-shares",
+        "is the plain mean",
+        lambda: dict(combine=lambda gradients, counts: np.mean(gradients, axis=0)),
+    ),
+    (
+        "uneven-shares",
+        "divides by the number of devices",
+        lambda: dict(combine=lambda g, counts: np.tensordot(counts, g, 1) / len(g)),
+    ),
+    ("one-server", "once: in, and then out", lambda: dict(slower=8.5333)),
+    ("one-server", "upside down", lambda: dict(slower=0.05859)),
+    (
+        "speak-less",
+        "round it up",
+        lambda: dict(accumulated=4.5, **SLOW_NETWORK),
+    ),
+    ("speak-less", "gives 50 %", lambda: dict(accumulated=1, **SLOW_NETWORK)),
+    (
+        "too-sure",
+        "has the wrong sign",
+        lambda: dict(gap=-23.1059, logits=SURE, y_eval=SURE_LABELS),
+    ),
+    (
+        "too-sure",
+        "is that of the fine-tuned network",
+        lambda: dict(gap=38.0797, logits=SURE, y_eval=SURE_LABELS),
+    ),
+    ("two-baselines", "starts from grey", lambda: from_baseline(100.0)),
+    ("two-baselines", "starts from white", lambda: from_baseline(255.0)),
+    (
+        "count-the-pairs",
+        "leaves out the ties",
+        lambda: dict(counted=lambda a, b: np.mean(b[None] > a[:, None])),
+    ),
+    (
+        "count-the-pairs",
+        "divide by all of them",
+        lambda: dict(counted=lambda a, b: 12 * reliability.auroc(a, b)),
+    ),
+    (
+        "heat-of-damage",
+        "`heat[0]` is upside down",
+        lambda: dict(heat=with_wrong_heat(), logits=NOISY, y_eval=NOISY_LABELS),
+    ),
+    (
+        "heat-of-damage",
+        "should be fitted to the logits at this strength",
+        lambda: dict(
+            heat=dict.fromkeys(range(6), 9.0), logits=NOISY, y_eval=NOISY_LABELS
+        ),
     ),
 ]
 

@@ -54,6 +54,34 @@ def test_models_inside_a_model_are_counted():
     assert flops.training(models.classifier(encoder, head), 5) == 15 * by_hand
 
 
+@pytest.mark.parametrize(
+    ("network", "numbers"),
+    [
+        # 3 images: 7 numbers in, 10 out, and 7 · 10 weights with 10 biases, once
+        (model((7,), layers.Dense(10)), 3 * (7 + 10) + 80),
+        (
+            model((8, 8, 2), layers.Conv2D(6, 3, 2, "same")),
+            3 * (8 * 8 * 2 + 4 * 4 * 6) + 9 * 2 * 6 + 6,
+        ),
+        (model((8, 8, 2), layers.ReLU()), 3 * 2 * 128),
+        # scale, shift and two running averages of each of 2 channels
+        (model((8, 8, 2), layers.BatchNormalization()), 3 * 2 * 128 + 4 * 2),
+        (model((8, 8, 2), layers.Flatten()), 0),
+    ],
+)
+def test_bytes_of_a_layer_are_those_worked_out_by_hand(network, numbers):
+    (layer,) = network.layers
+    assert flops.bytes_of_layer(layer, images=3) == 4 * numbers
+    assert flops.bytes_of_layer(layer, images=3, width=2) == 2 * numbers
+
+
+def test_a_sum_reads_both_of_its_inputs():
+    image = keras.Input((5,))
+    add = layers.Add()
+    keras.Model(image, add([image, image]))
+    assert flops.bytes_of_layer(add, images=2) == 4 * 2 * 3 * 5
+
+
 def test_a_transformer_costs_what_its_blocks_cost():
     n, size = 64, 24
     attention = 4 * n * size * size + 2 * n**2 * size

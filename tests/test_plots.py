@@ -44,12 +44,20 @@ def test_every_kind_of_figure_carries_its_text_and_is_closed(shown):
     )
     names = [axis.get_title() for axis in shown[-1][0].axes]
     assert names == ["a", "b", "c", ""]
+    plots.roofline(
+        {"layers": {"a": (1, 2e9)}, "others": {"b": (8, 9e9)}},
+        peak=1e10,
+        bandwidth=2e9,
+        alt="roofline",
+    )
+    intensity, roof = shown[-1][0].axes[0].lines[0].get_data()
+    assert roof[0] == pytest.approx(2 * intensity[0]) and roof[-1] == 10
     plots.confusion(np.array([[3, 1], [0, 1]]), ("cat", "dog"), alt="confusion")
     percentages = [text.get_text() for text in shown[-1][0].axes[0].texts]
     assert percentages == ["75", "25", "0", "100"]
     texts = {metadata["image/png"]["alt"] for _, metadata in shown}
     kinds = {"images", "maps", "curves", "bars", "intervals", "panels", "confusion"}
-    assert texts == kinds
+    assert texts == kinds | {"roofline"}
     assert plt.get_fignums() == []
 
 
@@ -66,3 +74,18 @@ def test_a_figure_without_a_text_is_refused():
     figure, _ = plt.subplots()
     with pytest.raises(ValueError, match="alt text"):
         plots.show(figure, alt=" ")
+
+
+def test_dots_and_points_stand_where_the_numbers_are(shown):
+    values = {"a": Interval(2, 1, 3), "b": Interval(5, 4, 6)}
+    panels = {"one": values, "two": values}
+    plots.dots(panels, x_label="x", alt="dots", controls=["b"])
+    axis = shown[-1][0].axes[1]
+    assert axis.get_title() == "two" and axis.yaxis_inverted()
+    assert [line.get_xdata().tolist() for line in axis.lines[:2]] == [[1, 3], [2]]
+    assert axis.lines[0].get_color() == plots.COLOURS[0]
+    assert axis.lines[2].get_color() == plots.COLOURS[1]
+    points = np.array([[0.0, 1.0], [2.0, 3.0]])
+    plots.scatter({"p": points, "q": points}, np.array([0, 1]), "points", columns=2)
+    (drawn,) = shown[-1][0].axes[1].collections
+    np.testing.assert_array_equal(drawn.get_offsets(), points)

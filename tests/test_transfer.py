@@ -56,6 +56,21 @@ def test_frozen_normalisation_keeps_its_statistics_while_kernels_move(task):
     assert not np.array_equal(kernel, conv.get_weights()[0])
 
 
+def test_settled_normalisation_knows_the_images_and_no_weight_moves(task):
+    encoder, _, _ = small_classifier()
+    before = encoder.get_weights()
+    transfer.settle_normalisation(encoder, task[0])
+    for old, now in zip(before, encoder.weights, strict=True):
+        same = np.array_equal(old, keras.ops.convert_to_numpy(now))
+        assert same == (not now.name.startswith("moving")), now.path
+
+    # What comes out of a settled norm has a mean of 0 and a variance of 1.
+    norm = encoder.get_layer("norm2")
+    normalised = models.predict(keras.Model(encoder.input, norm.output), task[0])
+    np.testing.assert_allclose(normalised.mean((0, 1, 2)), 0, atol=0.1)
+    np.testing.assert_allclose(normalised.var((0, 1, 2)), 1, atol=0.1)
+
+
 def test_the_same_seed_gives_the_same_network(task):
     def run():
         *_, classifier = small_classifier()

@@ -6,8 +6,19 @@ from itertools import combinations
 
 import keras
 import numpy as np
+from scipy.special import softmax
 
-from pretrain import data, experiments, models, objectives, stats, transfer
+from pretrain import (
+    attribution,
+    data,
+    experiments,
+    flops,
+    models,
+    objectives,
+    reliability,
+    stats,
+    transfer,
+)
 
 
 def compare(guesses: Mapping[str, float | None], measured: Mapping[str, float]) -> None:
@@ -1075,6 +1086,82 @@ def own_pieces(pieces):
         yield "some columns are never begun at: 0 to width − side, both included."
 
 
+# ----------------------------------------------------------------- 05b: bigger models
+
+
+@checker("layer-cost")
+def layer_cost(operations):
+    """`operations`, a whole number: those of the convolution for one image."""
+    right = 2 * 25 * 16 * 32 * 16 * 16
+    yield from diagnose(
+        "operations",
+        operations,
+        right,
+        (right / 2, "counts products alone: each comes with an addition."),
+        (4 * right, "counts the places of the input: with stride 2 a quarter is left."),
+        (right / 16, "leaves out the 16 channels that each filter reads."),
+        (right / 32, "is that of one filter: there are 32."),
+        otherwise="should be 2 × window × channels × filters × places of the output.",
+        tolerance=1e-9,
+    )
+
+
+@checker("twice-as-wide")
+def twice_as_wide(ratios, *, networks):
+    """`ratios`, a dict with the keys 16 and 32: the operations of that width, divided
+    by those of half the width.
+    """
+    work = {w: flops.forward(networks[f"width {w}"]) for w in (8, 16, 32)}
+    size = {w: networks[f"width {w}"].count_params() for w in work}
+    for w, found in zip((16, 32), entries("ratios", ratios, (16, 32)), strict=True):
+        yield from diagnose(
+            f"ratios[{w}]",
+            found,
+            work[w] / work[w // 2],
+            (work[w // 2] / work[w], "is upside down: the wider by the narrower."),
+            (size[w] / size[w // 2], "compares parameters, not operations."),
+            otherwise="should be flops.forward of this width by that of half of it.",
+        )
+
+
+@checker("attention-share")
+def attention_share(part, fine_part):
+    """`part` and `fine_part`, from 0 to 1: of all operations, those that grow with
+    the square of the number of patches, for patches of 4 by 4 and of 2 by 2.
+    """
+    for name, found, patch in (("part", part, 4), ("fine_part", fine_part, 2)):
+        n = (32 // patch) ** 2
+        model = models.vision_transformer((32, 32, 3), 48, blocks=4, patch=patch)
+        right = 4 * 4 * n**2 * 48 / flops.forward(model)
+        yield from diagnose(
+            name,
+            found,
+            right,
+            (100 * right, "is in percent: a share from 0 to 1 is asked."),
+            (right / 4, "counts one block: there are four."),
+            (right / 2, "counts scores or sums: attention needs both."),
+            otherwise=f"should be 4 blocks × 4 n² · 48, by all of them; n is {n}.",
+        )
+
+
+@checker("shuffled-patches")
+def shuffled_patches(shuffled_after, shuffled_before, *, networks):
+    """`shuffled_after` and `shuffled_before`, arrays of shape (64, 48): what comes out
+    behind `places`, shuffled afterwards, and what comes out for shuffled patches.
+    """
+    after = array("shuffled_after", shuffled_after, 64, 48)
+    before = array("shuffled_before", shuffled_before, 64, 48)
+    if np.std(after, axis=0).max() < 1e-6:
+        yield "all patches gave the same: feed a random map."
+    elif not close(np.sort(after, axis=0), np.sort(before, axis=0), 1e-2):
+        yield (
+            "the two hold different numbers. Is `rest` cut off behind `places`? "
+            "And is it the same map, shuffled, that goes in the second time?"
+        )
+    elif not close(after, before, 1e-2):
+        yield "the same numbers in another order: shuffle both by one `order`."
+
+
 # ------------------------------------------------------------- 05c: better optimizers
 
 
@@ -1164,4 +1251,184 @@ def few_tries(after_two, *, means):
             (max(values), "is the best of all eight."),
             (np.mean([min(pair) for pair in pairs]), "keeps the worse of the two."),
             otherwise="should be the mean of the larger value over all pairs of rates.",
+        )
+
+
+# ------------------------------------------------------------------------- 05d: compute
+
+
+@checker("to-the-ridge")
+def to_the_ridge(batch_needed, *, ridge):
+    """`batch_needed`, a number: the batch at which a dense layer of 4,096 by 4,096
+    does as many operations for each byte as `ridge` says.
+    """
+    found = number("batch_needed", batch_needed)
+    yield from diagnose(
+        "batch_needed",
+        found,
+        2 * ridge * 4096 / (4096 - 4 * ridge),
+        (ridge / 2, "counts numbers, not bytes: a number has four."),
+        (4 * ridge, "counts one operation for a product: the sum is a second."),
+        (2 * ridge, "leaves out the bytes of inputs and outputs."),
+        otherwise="should solve 2 b s² = ridge · 4 (2 b s + s²) for b, with s = 4096.",
+    )
+
+
+@checker("uneven-shares")
+def uneven_shares(combine):
+    """`combine`, a function of a list of gradients and a list of numbers of images
+    that returns an array: the gradient of the mean over all images.
+    """
+    if not callable(combine):
+        raise Off(f"`combine` should be a function, and is {kind(combine)}.")
+    counts = [32, 8, 4]
+    gradients = np.random.default_rng(0).normal(size=(3, 5, 2))
+    summed = np.tensordot(counts, gradients, 1)
+    yield from diagnose(
+        "combine(gradients, counts)",
+        combine(list(gradients), counts),
+        summed / 44,
+        (gradients.mean(axis=0), "is the plain mean: 4 images count like 32."),
+        (summed, "is a sum over the images: divide by how many there are."),
+        (summed / 3, "divides by the number of devices, not of images."),
+        (gradients.sum(axis=0), "adds up means: weight each by its images."),
+        otherwise="should be Σ countᵢ · gradientᵢ by Σ countᵢ.",
+    )
+
+
+@checker("one-server")
+def one_server(slower):
+    """`slower`, a number: the time through one server by that of a ring, for 16
+    machines, without delays.
+    """
+    yield from diagnose(
+        "slower",
+        slower,
+        16**2 / 15,
+        (16**2 / 30, "goes through the server once: in, and then out again."),
+        (15 / 16**2, "is upside down: the ring by the server."),
+        (16, "takes the ring to send the whole gradient twice: it sends less."),
+        otherwise="should be 2 · 16 gradients by the ring's 2 · 15 / 16.",
+    )
+
+
+@checker("speak-less")
+def speak_less(accumulated, *, step_resnet, exchange, size_resnet):
+    """`accumulated`, a whole number: batches between two exchanges, so that at least
+    90 % of the time is computing.
+    """
+    found = number("accumulated", accumulated)
+    waiting = exchange(64, size_resnet, "25 Gbit/s")
+    needed = 9 * waiting / step_resnet
+    yield from diagnose(
+        "accumulated",
+        found,
+        np.ceil(needed),
+        (needed, "is no whole number of batches: round it up."),
+        (np.floor(needed), "is one too few: round up."),
+        (np.ceil(waiting / step_resnet), "gives 50 %: computing equals waiting."),
+        (np.ceil(10 * waiting / step_resnet), "is more than needed: 9 : 1 is 90 %."),
+        otherwise="should be the least k with k · step ≥ 9 · exchange.",
+        tolerance=1e-6,
+    )
+
+
+# ---------------------------------------------------------------- 05f: interpretability
+
+
+@checker("too-sure")
+def too_sure(gap, *, logits, y_eval):
+    """`gap`, a number of points: the mean confidence of the network from scratch with
+    seed 0 on clean images, minus its share of right answers.
+    """
+
+    def of(name):
+        p = softmax(logits[name, 0]["clean"], axis=1)
+        return 100 * float(p.max(axis=1).mean() - np.mean(p.argmax(axis=1) == y_eval))
+
+    right = of("from scratch")
+    yield from diagnose(
+        "gap",
+        gap,
+        right,
+        (-right, "has the wrong sign: confidence minus share right."),
+        (right / 100, "is a share: in points it is a hundred times that."),
+        (of("fine-tuned"), "is that of the fine-tuned network."),
+        otherwise="should be 100 × (mean confidence − share right).",
+    )
+
+
+@checker("two-baselines")
+def two_baselines(black, agreement, *, network, x, said, found):
+    """`black`, maps of the shape of `found["integrated gradients"]`, from a black
+    baseline; `agreement`, the mean of their rank correlation with those from grey.
+    """
+    ours = found["integrated gradients"]
+    maps = array("black", black, *ours.shape)
+    shares = attribution.integrated_gradients(network, x, said, 0.0)
+    yield from diagnose(
+        "black",
+        maps,
+        shares.sum(axis=-1),
+        (ours, "starts from grey, as the chapter does: black is 0."),
+        (
+            np.abs(shares).sum(axis=-1),
+            "has lost its signs: sum the shares as they are.",
+        ),
+        (
+            attribution.integrated_gradients(network, x, said, 255.0).sum(axis=-1),
+            "starts from white: black is 0.",
+        ),
+        otherwise="should be the shares from a baseline of 0, summed over channels.",
+        tolerance=0.01,
+    )
+    yield from diagnose(
+        "agreement",
+        agreement,
+        attribution.rank_correlation(maps, ours).mean(),
+        (
+            attribution.rank_correlation(maps, found["saliency"]).mean(),
+            'compares with the saliency: take `found["integrated gradients"]`.',
+        ),
+        otherwise="should be the mean of attribution.rank_correlation over images.",
+    )
+
+
+@checker("count-the-pairs")
+def count_the_pairs(counted):
+    """`counted`, a function: scores from inside, scores from outside → AUROC."""
+    if not callable(counted):
+        raise Off(f"`counted` should be a function, and is {kind(counted)}.")
+    inside, outside = np.array([1.0, 2, 2, 5]), np.array([2.0, 3, 9])
+    higher = np.mean(outside[None] > inside[:, None])
+    equal = np.mean(outside[None] == inside[:, None])
+    yield from diagnose(
+        "counted(inside, outside)",
+        counted(inside, outside),
+        higher + equal / 2,
+        (higher, "leaves out the ties: each counts half."),
+        (higher + equal, "counts ties as if they were right: each counts half."),
+        (1 - higher - equal / 2, "is the wrong way round: outside should be higher."),
+        (12 * (higher + equal / 2), "is a number of pairs: divide by all of them."),
+        otherwise="should be the share of pairs in which outside is higher.",
+    )
+
+
+@checker("heat-of-damage")
+def heat_of_damage(heat, *, logits, y_eval):
+    """`heat`, a dict: for each strength of noise, 0 to 5, the temperature that suits
+    the network from scratch with seed 0.
+    """
+    found = logits["from scratch", 0]
+    keys = range(6)
+    for strength, t in zip(keys, entries("heat", heat, keys), strict=True):
+        damaged = found["noise", strength] if strength else found["clean"]
+        right = reliability.fit_temperature(damaged, y_eval)
+        yield from diagnose(
+            f"heat[{strength}]",
+            t,
+            right,
+            (1 / right, "is upside down: logits are *divided* by it."),
+            otherwise="should be fitted to the logits at this strength, and `y_eval`.",
+            tolerance=0.01,
         )

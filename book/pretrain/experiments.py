@@ -388,7 +388,7 @@ def staged(width: int, blocks: int, join: Callable = layers.add) -> Callable:
     return partial(models.deep_encoder, filters=filters, blocks=blocks, join=join)
 
 
-BUDGETS = (5e11, 2e12, 8e12)  # operations of a whole training
+BUDGETS = (2.5e11, 1e12, 4e12)  # operations of a whole training
 
 
 def steps_for(budget: float, model: keras.Model) -> int:
@@ -446,7 +446,7 @@ NETWORKS = {
     tuple(
         {"network": name, "rate": rate}
         for name in NETWORKS
-        for rate in (5e-4, 2e-3, 6e-3, 2e-2, 6e-2)
+        for rate in (1e-3, 4e-3, 1.6e-2, 6.4e-2)
     ),
 )
 def size_learning_rate(task: Task, network: str, rate: float) -> Fitted:

@@ -1,8 +1,8 @@
-"""How much arithmetic a network takes: floating-point operations, counted by layer.
+"""How much arithmetic a network takes, and how many bytes it moves, layer by layer.
 
-A multiplication and the addition that follows count as two. Counted are products with
-weights, and those inside attention. All else takes a few operations for each number,
-and is left out.
+A multiplication and the addition that follows count as two operations. Counted are
+products with weights, and those inside attention. All else takes a few operations for
+each number, and is left out. It moves bytes, though, and there it counts.
 """
 
 from math import prod
@@ -64,3 +64,25 @@ def training(model: keras.Model, images: int) -> int:
     gradient of the weights, one for that of the features.
     """
     return 3 * forward(model) * images
+
+
+# They hand the same numbers on, and nothing is copied.
+MOVE_NOTHING = (layers.InputLayer, layers.Flatten, layers.Reshape, layers.Identity)
+
+
+def bytes_of_layer(layer: keras.layers.Layer, images: int, width: int = 4) -> int:
+    """Return the bytes that one layer has to move for a batch.
+
+    It reads its weights once for the whole batch, reads its inputs and writes its
+    outputs. What it writes down for itself, such as the scores of attention, is left
+    out.
+
+    Args:
+        images: in the batch.
+        width: bytes of one number; 4 for float32.
+    """
+    if isinstance(layer, MOVE_NOTHING):
+        return 0
+    features = keras.tree.flatten([layer.input, layer.output])
+    numbers = sum(prod(feature.shape[1:]) for feature in features)
+    return width * (images * numbers + layer.count_params())

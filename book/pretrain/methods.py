@@ -219,9 +219,10 @@ def features_of(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 @method("random, frozen", FROZEN)
 def random_frozen(task: Task, layer: str, cells: int) -> Fitted:
-    """A linear probe on an encoder that nobody trained."""
-    encoder = models.pooled_features(random_encoder(task), layer, cells)
-    return probe(task, features_of(encoder))
+    """A linear probe on an encoder that nobody trained, but whose norms are settled."""
+    encoder = random_encoder(task)
+    transfer.settle_normalisation(encoder, task.unlabelled, task.seed)
+    return probe(task, features_of(models.pooled_features(encoder, layer, cells)))
 
 
 @method("autoencoder, frozen", FROZEN, best_autoencoder)

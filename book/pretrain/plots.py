@@ -235,6 +235,43 @@ def bars(values: Mapping[str, float], *, x_label: str, alt: str) -> None:
     show(figure, alt)
 
 
+def roofline(
+    groups: Mapping[str, Mapping[str, tuple[float, float]]],
+    *,
+    peak: float,
+    bandwidth: float,
+    alt: str,
+) -> None:
+    """Plot computing rates below the two roofs of a machine (Williams et al., 2009).
+
+    Args:
+        groups: name of a group → name of a point → (operations for each byte moved,
+            operations in a second).
+        peak: operations in a second at most.
+        bandwidth: bytes in a second at most.
+    """
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    intensities = [x for group in groups.values() for x, _ in group.values()]
+    x = np.geomspace(min(intensities) / 2, max(intensities) * 4, 50)
+    axis.plot(x, np.minimum(peak, bandwidth * x) / 1e9, color="black", linewidth=1)
+    axis.set(xscale="log", yscale="log")
+    axis.set(xlabel="operations for each byte moved", ylabel="billion operations / s")
+    for label, group in groups.items():
+        x, rates = np.array(list(group.values())).T
+        (drawn,) = axis.plot(x, rates / 1e9, "o", label=label)
+        for intensity in set(x):
+            name_ends(
+                axis,
+                [
+                    (rate / 1e9, intensity, name, drawn.get_color())
+                    for name, (own, rate) in group.items()
+                    if own == intensity
+                ],
+            )
+    axis.legend(frameon=False, loc="lower right")
+    show(figure, alt)
+
+
 def confusion(counts: np.ndarray, names: Sequence[str], alt: str) -> None:
     """Show which class is taken for which, in percent of the images of each class.
 
@@ -252,4 +289,52 @@ def confusion(counts: np.ndarray, names: Sequence[str], alt: str) -> None:
     for (i, j), share in np.ndenumerate(matrix):
         ink = "black" if share > matrix.max() / 2 else "white"
         axis.text(j, i, f"{share:.0f}", ha="center", va="center", color=ink, fontsize=8)
+    show(figure, alt)
+
+
+def dots(
+    panels: Mapping[str, Mapping[str, Interval]],
+    *,
+    x_label: str,
+    alt: str,
+    controls: Sequence[str] = (),
+) -> None:
+    """Plot one dot with its interval for each name, one panel beside the other.
+
+    Args:
+        panels: title of the panel → name → interval; the same names in all.
+        controls: names that get another colour.
+    """
+    names = list(next(iter(panels.values())))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(7, 0.3 * len(names) + 1), sharey=True, squeeze=False
+    )
+    for axis, (title, values) in zip(axes[0], panels.items(), strict=True):
+        for row, name in enumerate(names):
+            i, colour = values[name], COLOURS[name in controls]
+            axis.plot([i.low, i.high], [row, row], color=colour)
+            axis.plot(i.mean, row, "o", color=colour)
+        axis.set(xlabel=x_label, title=title)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].invert_yaxis()
+    show(figure, alt)
+
+
+def scatter(
+    panels: Mapping[str, np.ndarray], labels: np.ndarray, alt: str, columns: int = 3
+) -> None:
+    """Plot points in the plane, coloured by class, one small panel for each entry.
+
+    Args:
+        panels: title → points, (n, 2); axes carry no units and are not drawn.
+        labels: class of each point, (n,).
+    """
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(7, 7 / columns * rows), squeeze=False
+    )
+    for axis, (title, points) in zip(axes.flat, panels.items(), strict=True):
+        axis.scatter(*points.T, c=labels, cmap="tab10", s=4)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(title, fontsize=10)
     show(figure, alt)

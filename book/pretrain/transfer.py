@@ -159,6 +159,21 @@ def freeze_normalisation(encoder: keras.Model) -> None:
             layer.trainable = False
 
 
+def settle_normalisation(encoder: keras.Model, x: np.ndarray, seed: int = 0) -> None:
+    """Let batch norm get to know images, while no weight moves.
+
+    An encoder that nobody trained still has the statistics that it was made with, mean
+    0 and variance 1. As a control for a trained one it is too weak: what pretraining
+    seems to bring is then in part what the statistics bring.
+
+    Args:
+        x: images in 0 … 255, shape (n, height, width, channels); no labels are needed.
+        seed: fixes the order in which they come.
+    """
+    for batch in batches(x, batch_size=64, steps=100, seed=seed):
+        encoder(np.asarray(batch), training=True)
+
+
 def stage_of(layer_name: str) -> int:
     """Return the number in the name of a layer (`conv2a`: 2); 0 if there is none."""
     return int("".join(c for c in layer_name if c.isdigit()) or 0)
