@@ -15,7 +15,6 @@ import build
 from pretrain import (
     attribution,
     exercises,
-    experiments,
     models,
     objectives,
     reliability,
@@ -297,13 +296,6 @@ def pieces_off_the_border(photo, n, side):
     return np.stack([photo[r : r + side, c : c + side] for r, c in places])
 
 
-def by_width():
-    shape = SimpleNamespace(x=np.zeros((1, 32, 32, 3)), seed=0)
-    names = [f"width {w}" for w in (8, 16, 32)]
-    return {name: experiments.new_network(shape, name) for name in names}
-
-
-ROWS_OF_48 = rng.normal(size=(64, 48))
 RATES = {0.1: 10.0, 0.2: 20.0, 0.5: 30.0}
 RATE_MEANS = {
     "fine-tuning": {"SGD": {r: SimpleNamespace(mean=m) for r, m in RATES.items()}}
@@ -698,37 +690,6 @@ MISTAKES = [
         "own-pieces",
         "the same place",
         lambda: dict(pieces=lambda photo, n, s: np.stack([photo[:s, :s]] * n)),
-    ),
-    ("layer-cost", "each comes with an addition", lambda: dict(operations=3_276_800)),
-    ("layer-cost", "a quarter is left", lambda: dict(operations=26_214_400)),
-    (
-        "twice-as-wide",
-        "compares parameters",
-        lambda: dict(
-            ratios={16: 116848 / 29624, 32: 464096 / 116848}, networks=by_width()
-        ),
-    ),
-    (
-        "twice-as-wide",
-        "is upside down",
-        lambda: dict(
-            ratios={16: 2469888 / 9658368, 32: 9658368 / 38191104},
-            networks=by_width(),
-        ),
-    ),
-    (
-        "attention-share",
-        "is in percent",
-        lambda: dict(part=24.427, fine_part=0.5695),
-    ),
-    (
-        "shuffled-patches",
-        "shuffle both by one `order`",
-        lambda: dict(
-            shuffled_after=ROWS_OF_48,
-            shuffled_before=ROWS_OF_48[::-1],
-            networks={},
-        ),
     ),
     ("first-step", "call `adam`", lambda: dict(first_steps=[-1e-4, -0.1, -100.0])),
     ("first-step", "goes up", lambda: dict(first_steps=[0.1, 0.1, 0.1])),

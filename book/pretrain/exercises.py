@@ -12,7 +12,6 @@ from pretrain import (
     attribution,
     data,
     experiments,
-    flops,
     models,
     objectives,
     reliability,
@@ -1084,82 +1083,6 @@ def own_pieces(pieces):
         yield "some rows are never begun at: 0 to height − side, both included."
     elif {c for _, c in corners} != set(range(10)):
         yield "some columns are never begun at: 0 to width − side, both included."
-
-
-# ----------------------------------------------------------------- 05b: bigger models
-
-
-@checker("layer-cost")
-def layer_cost(operations):
-    """`operations`, a whole number: those of the convolution for one image."""
-    right = 2 * 25 * 16 * 32 * 16 * 16
-    yield from diagnose(
-        "operations",
-        operations,
-        right,
-        (right / 2, "counts products alone: each comes with an addition."),
-        (4 * right, "counts the places of the input: with stride 2 a quarter is left."),
-        (right / 16, "leaves out the 16 channels that each filter reads."),
-        (right / 32, "is that of one filter: there are 32."),
-        otherwise="should be 2 × window × channels × filters × places of the output.",
-        tolerance=1e-9,
-    )
-
-
-@checker("twice-as-wide")
-def twice_as_wide(ratios, *, networks):
-    """`ratios`, a dict with the keys 16 and 32: the operations of that width, divided
-    by those of half the width.
-    """
-    work = {w: flops.forward(networks[f"width {w}"]) for w in (8, 16, 32)}
-    size = {w: networks[f"width {w}"].count_params() for w in work}
-    for w, found in zip((16, 32), entries("ratios", ratios, (16, 32)), strict=True):
-        yield from diagnose(
-            f"ratios[{w}]",
-            found,
-            work[w] / work[w // 2],
-            (work[w // 2] / work[w], "is upside down: the wider by the narrower."),
-            (size[w] / size[w // 2], "compares parameters, not operations."),
-            otherwise="should be flops.forward of this width by that of half of it.",
-        )
-
-
-@checker("attention-share")
-def attention_share(part, fine_part):
-    """`part` and `fine_part`, from 0 to 1: of all operations, those that grow with
-    the square of the number of patches, for patches of 4 by 4 and of 2 by 2.
-    """
-    for name, found, patch in (("part", part, 4), ("fine_part", fine_part, 2)):
-        n = (32 // patch) ** 2
-        model = models.vision_transformer((32, 32, 3), 48, blocks=4, patch=patch)
-        right = 4 * 4 * n**2 * 48 / flops.forward(model)
-        yield from diagnose(
-            name,
-            found,
-            right,
-            (100 * right, "is in percent: a share from 0 to 1 is asked."),
-            (right / 4, "counts one block: there are four."),
-            (right / 2, "counts scores or sums: attention needs both."),
-            otherwise=f"should be 4 blocks × 4 n² · 48, by all of them; n is {n}.",
-        )
-
-
-@checker("shuffled-patches")
-def shuffled_patches(shuffled_after, shuffled_before, *, networks):
-    """`shuffled_after` and `shuffled_before`, arrays of shape (64, 48): what comes out
-    behind `places`, shuffled afterwards, and what comes out for shuffled patches.
-    """
-    after = array("shuffled_after", shuffled_after, 64, 48)
-    before = array("shuffled_before", shuffled_before, 64, 48)
-    if np.std(after, axis=0).max() < 1e-6:
-        yield "all patches gave the same: feed a random map."
-    elif not close(np.sort(after, axis=0), np.sort(before, axis=0), 1e-2):
-        yield (
-            "the two hold different numbers. Is `rest` cut off behind `places`? "
-            "And is it the same map, shuffled, that goes in the second time?"
-        )
-    elif not close(after, before, 1e-2):
-        yield "the same numbers in another order: shuffle both by one `order`."
 
 
 # ------------------------------------------------------------- 05c: better optimizers
