@@ -388,7 +388,7 @@ def staged(width: int, blocks: int, join: Callable = layers.add) -> Callable:
     return partial(models.deep_encoder, filters=filters, blocks=blocks, join=join)
 
 
-BUDGETS = (2.5e11, 1e12, 4e12)  # operations of a whole training
+BUDGETS = (1e11, 4e11, 1.6e12)  # operations of a whole training
 
 
 def steps_for(budget: float, model: keras.Model) -> int:
@@ -399,12 +399,12 @@ def steps_for(budget: float, model: keras.Model) -> int:
 def new_network(task: Task, name: str) -> keras.Model:
     """Return one of the networks, its weights drawn with the seed of the trial."""
     networks = {
+        "width 4": staged(4, 1),
         "width 8": staged(8, 1),
         "width 16": staged(16, 1),
-        "width 32": staged(32, 1),
-        "deep": staged(16, 3),
-        "deep, plain": staged(16, 3, models.layers_only),
-        "transformer": partial(models.vision_transformer, size=48, blocks=4),
+        "deep": staged(8, 3),
+        "deep, plain": staged(8, 3, models.layers_only),
+        "transformer": partial(models.vision_transformer, size=32, blocks=4),
     }
     keras.utils.set_random_seed(task.seed)
     return networks[name](task.x.shape[1:])
@@ -432,9 +432,9 @@ def spend(task: Task, network: str, budget: float, rate: float) -> Fitted:
 
 # Each with the learning rate that did best in the search below.
 NETWORKS = {
+    "width 4": 2e-3,
     "width 8": 2e-3,
     "width 16": 2e-3,
-    "width 32": 2e-3,
     "deep": 2e-3,
     "deep, plain": 2e-3,
     "transformer": 2e-3,
@@ -446,7 +446,7 @@ NETWORKS = {
     tuple(
         {"network": name, "rate": rate}
         for name in NETWORKS
-        for rate in (1e-3, 4e-3, 1.6e-2, 6.4e-2)
+        for rate in (2.5e-4, 1e-3, 4e-3, 1.6e-2, 6.4e-2)
     ),
 )
 def size_learning_rate(task: Task, network: str, rate: float) -> Fitted:
@@ -469,7 +469,7 @@ def size_labels(task: Task, network: str, budget: float, rate: float) -> Fitted:
     return spend(task, network, budget, rate)
 
 
-@method("size, pretraining", sizes("width 8", "width 16", "width 32", "transformer"))
+@method("size, pretraining", sizes("width 4", "width 8", "width 16", "transformer"))
 def size_pretraining(task: Task, network: str, budget: float, rate: float) -> Fitted:
     """A linear probe on an encoder that was pretrained for a budget of arithmetic."""
     encoder = new_network(task, network)

@@ -256,17 +256,19 @@ def roofline(
     axis.plot(x, np.minimum(peak, bandwidth * x) / 1e9, color="black", linewidth=1)
     axis.set(xscale="log", yscale="log")
     axis.set(xlabel="operations for each byte moved", ylabel="billion operations / s")
-    for label, group in groups.items():
+    for i, (label, group) in enumerate(groups.items()):
         x, rates = np.array(list(group.values())).T
         (drawn,) = axis.plot(x, rates / 1e9, "o", label=label)
-        for intensity in set(x):
-            name_ends(
-                axis,
-                [
-                    (rate / 1e9, intensity, name, drawn.get_color())
-                    for name, (own, rate) in group.items()
-                    if own == intensity
-                ],
+        for name, intensity, rate in zip(group, x, rates / 1e9, strict=True):
+            axis.annotate(
+                name,
+                (intensity, rate),
+                xytext=(0, (-9, 9)[i % 2]),  # names of two groups keep apart
+                textcoords="offset points",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=drawn.get_color(),
             )
     axis.legend(frameon=False, loc="lower right")
     show(figure, alt)
