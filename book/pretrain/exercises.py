@@ -165,6 +165,12 @@ def entries(name: str, value: object, keys: Sequence) -> list:
     return [value[key] for key in keys]
 
 
+def function(name: str, value: object, of: str = "") -> None:
+    """Insist that an answer is a function; `of` says of what, where that is asked."""
+    if not callable(value):
+        raise Off(f"`{name}` should be a function{of}, and is {kind(value)}.")
+
+
 def network(name: str, value: object, wanted: type = keras.Model) -> keras.Model:
     """Return an answer that is a Keras model, or a special kind of one."""
     if not isinstance(value, wanted):
@@ -360,8 +366,7 @@ def count_field(field):
     """`field`, a function: from the strides of 3 by 3 convolutions, first to last, to
     the number of rows that one feature of the last map sees.
     """
-    if not callable(field):
-        raise Off(f"`field` should be a function, and is {kind(field)}.")
+    function("field", field)
     for strides in ([2, 2, 2], [1, 2, 1, 2]):
         up_to = np.cumprod([1, *strides])
         yield from diagnose(
@@ -755,8 +760,7 @@ def without_the_matrix(pooled, pooled_rate, pooled_scores, *, rates, seeds):
     """`pooled`, a function from a seed to the new classifier; `pooled_rate`, the rate
     that you chose for it; `pooled_scores`, a list of its accuracy for each of `seeds`.
     """
-    if not callable(pooled):
-        raise Off(f"`pooled` should be a function of the seed, and is {kind(pooled)}.")
+    function("pooled", pooled, " of the seed")
     yield from diagnose(
         "pooled(0).count_params()",
         network("pooled(0)", pooled(0)).count_params(),
@@ -992,8 +996,7 @@ def own_method(cells, accuracies):
     """`cells`, a function from images to the mean of each channel in 4 by 4 cells;
     `accuracies`, a dict with the keys "mean colours" and "pixels".
     """
-    if not callable(cells):
-        raise Off(f"`cells` should be a function of images, and is {kind(cells)}.")
+    function("cells", cells, " of images")
     x = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype("uint8")
     blocks = x.reshape(5, 4, 8, 4, 8, 3).astype("float64")
     means = blocks.mean(axis=(2, 4)).reshape(5, -1)
@@ -1067,8 +1070,7 @@ def no_floor(slope, far, *, mean):
 @checker("own-pieces")
 def own_pieces(pieces):
     """`pieces`, a function: photo (height, width, 3), n, side → (n, side, side, 3)."""
-    if not callable(pieces):
-        raise Off(f"`pieces` should be a function, and is {kind(pieces)}.")
+    function("pieces", pieces)
     photo = np.arange(12 * 17 * 3).reshape(12, 17, 3)
     found = array("pieces(photo, 400, 8)", pieces(photo, 400, 8), 400, 8, 8, 3)
     corners = [divmod(int(c) // 3, 17) for c in found[:, 0, 0, 0]]
@@ -1124,8 +1126,7 @@ def momentum_factor(factor):
 @checker("lion-by-hand")
 def lion_by_hand(lion):
     """`lion`, a function of gradient, state (a dict) and rate that returns a step."""
-    if not callable(lion):
-        raise Off(f"`lion` should be a function, and is {kind(lion)}.")
+    function("lion", lion)
     gradients = np.random.default_rng(0).normal(size=(30, 20))
     found = steps_of(lion, gradients)
     yield from diagnose(
@@ -1202,8 +1203,7 @@ def uneven_shares(combine):
     """`combine`, a function of a list of gradients and a list of numbers of images
     that returns an array: the gradient of the mean over all images.
     """
-    if not callable(combine):
-        raise Off(f"`combine` should be a function, and is {kind(combine)}.")
+    function("combine", combine)
     counts = [32, 8, 4]
     gradients = np.random.default_rng(0).normal(size=(3, 5, 2))
     summed = np.tensordot(counts, gradients, 1)
@@ -1320,8 +1320,7 @@ def two_baselines(black, agreement, *, network, x, said, found):
 @checker("count-the-pairs")
 def count_the_pairs(counted):
     """`counted`, a function: scores from inside, scores from outside → AUROC."""
-    if not callable(counted):
-        raise Off(f"`counted` should be a function, and is {kind(counted)}.")
+    function("counted", counted)
     inside, outside = np.array([1.0, 2, 2, 5]), np.array([2.0, 3, 9])
     higher = np.mean(outside[None] > inside[:, None])
     equal = np.mean(outside[None] == inside[:, None])
