@@ -67,8 +67,9 @@ def test_settled_normalisation_knows_the_images_and_no_weight_moves(task):
     # What comes out of a settled norm has a mean of 0 and a variance of 1.
     norm = encoder.get_layer("norm2")
     normalised = models.predict(keras.Model(encoder.input, norm.output), task[0])
-    np.testing.assert_allclose(normalised.mean((0, 1, 2)), 0, atol=0.1)
-    np.testing.assert_allclose(normalised.var((0, 1, 2)), 1, atol=0.1)
+    np.testing.assert_allclose(normalised.mean((0, 1, 2)), 0, atol=1e-3)
+    np.testing.assert_allclose(normalised.var((0, 1, 2)), 1, atol=0.02)
+    assert norm.momentum > 0  # training goes on as before
 
 
 def test_the_same_seed_gives_the_same_network(task):
