@@ -66,6 +66,89 @@ def strong_augmentation(channels: int, seed: int | None = None) -> keras.Sequent
     return keras.Sequential([RandomCropFlip(seed=seed), recolour, erase])
 
 
+@keras.saving.register_keras_serializable("pretrain")
+class RandomResizedCrop(keras.layers.Layer):
+    """Stretch a random part of each image to full size, mirrored every other time.
+
+    The strongest of the augmentations by which contrastive learning makes two views of
+    an image (Szegedy et al., 2015; Chen et al., 2020). Pixels are interpolated along
+    rows and columns: two products with small matrices.
+
+    Shapes: (batch, height, width, channels) in and out.
+
+    Args:
+        smallest: the least area of a part, as a fraction of the image.
+    """
+
+    def __init__(self, smallest: float = 0.2, seed: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.smallest = smallest
+        self.seed = keras.random.SeedGenerator(seed)
+
+    def call(self, images, training=False):
+        if not training:
+            return images
+        images = ops.cast(images, "float32")
+        batch, height, width, _ = ops.shape(images)
+        draw = keras.random.uniform((5, batch), seed=self.seed)
+        area = self.smallest + (1 - self.smallest) * draw[0]
+        stretch = ops.exp((2 * draw[1] - 1) * np.log(4 / 3))  # width by height
+        tall = ops.minimum(ops.sqrt(area / stretch), 1)
+        wide = ops.minimum(ops.sqrt(area * stretch), 1)
+        rows = self.weights_of(draw[2] * (1 - tall), tall, height)
+        left, mirror = draw[3] * (1 - wide), draw[4] < 0.5
+        columns = self.weights_of(
+            ops.where(mirror, left + wide, left),
+            ops.where(mirror, -wide, wide),
+            width,
+        )
+        return ops.einsum("brh,bhwc,bsw->brsc", rows, images, columns)
+
+    @staticmethod
+    def weights_of(start, length, size: int):
+        """Return how much each new pixel takes from each old one, (batch, size, size).
+
+        Args:
+            start, length: of the part, as fractions of the size, (batch,); a negative
+                length runs backward.
+        """
+        middle = (np.arange(size, dtype="float32") + 0.5) / size
+        place = size * (start[:, None] + length[:, None] * middle) - 0.5
+        place = ops.clip(place, 0, size - 1)
+        distance = ops.abs(place[:, :, None] - np.arange(size, dtype="float32"))
+        return ops.maximum(1 - distance, 0)
+
+    def get_config(self):
+        return {**super().get_config(), "smallest": self.smallest}
+
+
+def two_view_augmentation(channels: int, seed: int | None = None) -> keras.Sequential:
+    """Return a layer that makes a random view of each image, for contrastive learning.
+
+    A part, mirrored or not, in other colours, one in five without any: two views share
+    what they show, and little else (Chen et al., 2020).
+
+    Args:
+        channels: 3 for colour; greyscale images only change in light and contrast.
+        seed: fixes the draws.
+    """
+    colour = [
+        keras.layers.RandomColorJitter(
+            value_range=(0, 255),
+            brightness_factor=0.3,
+            contrast_factor=0.6,
+            saturation_factor=0.6 if channels == 3 else None,
+            hue_factor=0.1 if channels == 3 else None,
+            seed=seed,
+        )
+    ]
+    if channels == 3:
+        colour.append(keras.layers.RandomGrayscale(0.2, seed=seed))
+    return keras.Sequential(
+        [RandomResizedCrop(seed=seed), *colour], name="two_view_augmentation"
+    )
+
+
 def pixel_noise(deviation: float, seed: int | None = None) -> keras.Sequential:
     """Return a layer that adds Gaussian noise in training to images in 0 … 255.
 

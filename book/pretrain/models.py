@@ -218,6 +218,20 @@ def pooled_head(feature_shape: Shape, classes: int) -> keras.Model:
     return keras.Model(features, logits, name="pooled_head")
 
 
+def projector(feature_shape: Shape, size: int) -> keras.Model:
+    """Project the spatial means of features by two dense layers, the first with ReLU.
+
+    What contrastive learning compares (Chen et al., 2020): the features before it keep
+    what its own output has to forget.
+
+    Shapes: (h, w, c) → (`size`,).
+    """
+    features = keras.Input(feature_shape, name="features")
+    h = layers.GlobalAveragePooling2D(name="pool")(features)
+    h = layers.Dense(size, activation="relu", name="hidden")(h)
+    return keras.Model(features, layers.Dense(size, name="out")(h), name="projector")
+
+
 def classifier(
     encoder: keras.Model, head: keras.Model, augment: keras.layers.Layer | None = None
 ) -> keras.Model:

@@ -62,6 +62,118 @@ class Autoencoder(keras.Model):
         return ops.mean(ops.square(target - y_pred))
 
 
+class RotationPredictor(keras.Model):
+    """Tell by how many quarter turns an image was turned (Gidaris et al., 2018).
+
+    To know which way is up, the encoder has to know what the image shows. Of each
+    batch, which comes shuffled, every fourth image is turned equally far.
+
+    Shapes: images (batch, height, width, channels) in 0 … 255, height = width → logits
+    (batch, 4).
+
+    Args:
+        encoder: images → a map of features.
+        augment: a layer on images that acts in training only.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        augment: keras.layers.Layer | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.head = models.pooled_head(encoder.output_shape[1:], classes=4)
+        self.augment = augment or keras.layers.Identity(name="augment")
+        self.build(encoder.input_shape)
+
+    def build(self, input_shape):
+        self.built = True
+
+    @staticmethod
+    def turns(images):
+        """Return how many quarter turns each image of a batch gets, (batch,)."""
+        return ops.arange(ops.shape(images)[0], dtype="int32") % 4
+
+    def call(self, images, training=None):
+        if training:
+            images = self.augment(ops.cast(images, "float32"), training=True)
+            turns = self.turns(images)[:, None, None, None]
+            upright = images
+            for k in (1, 2, 3):
+                turned = ops.rot90(upright, k, axes=(1, 2))
+                images = ops.where(turns == k, turned, images)
+        return self.head(self.encoder(images, training=training))
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        return ops.mean(
+            keras.losses.sparse_categorical_crossentropy(
+                self.turns(x), y_pred, from_logits=True
+            )
+        )
+
+
+class ContrastiveLearner(keras.Model):
+    """Know two views of an image among those of all others: SimCLR (Chen et al., 2020).
+
+    Each image of a batch is seen twice, differently augmented. What a small network,
+    the projector, makes of the two shall point in the same direction, and in another
+    than what it makes of the other images: a classification of each view, with its
+    partner as the right class, by the cosine of the angles over a temperature.
+
+    Shapes: images (batch, height, width, channels) in 0 … 255 → unit vectors; in
+    training those of both views, (2 batch, size), first all first views.
+
+    Args:
+        encoder: images → a map of features; the projector is thrown away afterwards.
+        augment: a layer on images that acts in training only.
+        size: of the projector's layers.
+        temperature: the lower, the more it counts which other image is the nearest.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        augment: keras.layers.Layer,
+        size: int = 128,
+        temperature: float = 0.2,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.augment = augment
+        self.projector = models.projector(encoder.output_shape[1:], size)
+        self.temperature = temperature
+        self.build(encoder.input_shape)
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, images, training=None):
+        if training:
+            both = ops.concatenate([images, images])
+            images = self.augment(ops.cast(both, "float32"), training=True)
+        projected = self.projector(self.encoder(images, training=training))
+        return ops.normalize(projected, axis=-1)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        views = ops.shape(y_pred)[0]
+        cosines = ops.matmul(y_pred, ops.transpose(y_pred))
+        # No view is its own partner.
+        logits = cosines / self.temperature - 1e9 * ops.eye(views)
+        partner = (ops.arange(views, dtype="int32") + views // 2) % views
+        return ops.mean(
+            keras.losses.sparse_categorical_crossentropy(
+                partner, logits, from_logits=True
+            )
+        )
+
+
 def conv_autoencoder(input_shape: models.Shape, seed: int = 0) -> Autoencoder:
     """Return a new convolutional autoencoder of the book's standard size.
 
@@ -85,22 +197,22 @@ def pretrain(
     seed: int = 0,
     title: str = "Pretraining",
 ) -> dict[str, list[float]]:
-    """Train an autoencoder on images without labels, or take it from the cache.
+    """Train a model of this module on images without labels, or take it from the cache.
 
     Adam (Kingma & Ba, 2015), its learning rate falling to zero along a cosine. The
     cache knows a run by the initial weights, the images and all settings: to find it
     again, call `keras.utils.set_random_seed` before the model is built.
 
     Args:
-        model: a new autoencoder.
+        model: a new one, such as an autoencoder: any with a loss that needs no labels.
         x: images in 0 … 255, shape (n, height, width, channels).
         learning_rate: at the start.
         seed: fixes the order of the images.
         title: what the progress line says.
 
     Returns:
-        The history: the mean squared error of each epoch as `loss`, and the `seconds`
-        of the whole training.
+        The history: the `loss` of each epoch (of an autoencoder, the mean squared
+        error), and the `seconds` of the whole training.
     """
 
     def train():

@@ -59,8 +59,9 @@ def has_gpu() -> bool:
 def compile_options() -> dict[str, object]:
     """Return the arguments of `model.compile` that are fastest on this machine.
 
-    XLA, which Keras picks by default, makes convolutions on a CPU several times
-    slower in TensorFlow.
+    XLA, which Keras picks by default, costs seconds of compiling, and on a CPU makes
+    TensorFlow's convolutions from hardly faster to several times slower: it depends on
+    the machine (05d measures it).
     """
     slow_xla = keras.backend.backend() == "tensorflow" and not has_gpu()
     return {"jit_compile": False if slow_xla else "auto"}
