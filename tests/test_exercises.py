@@ -15,6 +15,7 @@ import build
 from pretrain import (
     attribution,
     exercises,
+    experiments,
     models,
     objectives,
     reliability,
@@ -296,11 +297,53 @@ def pieces_off_the_border(photo, n, side):
     return np.stack([photo[r : r + side, c : c + side] for r, c in places])
 
 
+def by_width():
+    shape = SimpleNamespace(x=np.zeros((1, 32, 32, 3)), seed=0)
+    names = [f"width {w}" for w in (4, 8, 16)]
+    return {name: experiments.new_network(shape, name) for name in names}
+
+
+ROWS_OF_32 = rng.normal(size=(64, 32))
+
+
+def heavy_network():
+    """Return a network of ten million weights that keeps 40 kB of each image."""
+    return keras.Sequential([keras.Input((1_000,)), keras.layers.Dense(10_000)])
+
+
+def mirrored(x):
+    return x[:, :, ::-1]
+
+
+def upside_down(x):
+    return x[:, ::-1]
+
+
+def with_copies(*changes):
+    """Return a function that counts copies that were changed in one of these ways."""
+
+    def leaked(train, test):
+        known = {image.tobytes() for change in changes for image in change(train)}
+        return sum(image.tobytes() in known for image in test)
+
+    return leaked
+
+
+def spread_over(covariance):
+    values = np.linalg.eigvalsh(covariance)
+    return values.sum() ** 2 / np.square(values).sum()
+
+
 RATES = {0.1: 10.0, 0.2: 20.0, 0.5: 30.0}
 RATE_MEANS = {
     "fine-tuning": {"SGD": {r: SimpleNamespace(mean=m) for r, m in RATES.items()}}
 }
 SLOW_NETWORK = dict(step_resnet=2.0, exchange=lambda n, size, link: 1.0, size_resnet=1)
+
+
+# Four pictures with their names, and other shots of them.
+VICTIMS = rng.integers(0, 256, (4, 32, 32, 3)).astype("uint8")
+SHOTS = VICTIMS[::-1].copy()
 
 
 # Two classes: sure to 73.1 % or to 88.1 %, and right in half of the cases.
@@ -691,6 +734,35 @@ MISTAKES = [
         "the same place",
         lambda: dict(pieces=lambda photo, n, s: np.stack([photo[:s, :s]] * n)),
     ),
+    ("layer-cost", "each comes with an addition", lambda: dict(operations=3_276_800)),
+    ("layer-cost", "a quarter is left", lambda: dict(operations=26_214_400)),
+    (
+        "twice-as-wide",
+        "compares parameters",
+        lambda: dict(ratios={8: 29624 / 7612, 16: 116848 / 29624}, networks=by_width()),
+    ),
+    (
+        "twice-as-wide",
+        "is upside down",
+        lambda: dict(
+            ratios={8: 645120 / 2469888, 16: 2469888 / 9658368},
+            networks=by_width(),
+        ),
+    ),
+    (
+        "attention-share",
+        "is in percent",
+        lambda: dict(part=32.323, fine_part=0.66407),
+    ),
+    (
+        "shuffled-patches",
+        "shuffle both by one `order`",
+        lambda: dict(
+            shuffled_after=ROWS_OF_32,
+            shuffled_before=ROWS_OF_32[::-1],
+            networks={},
+        ),
+    ),
     ("first-step", "call `adam`", lambda: dict(first_steps=[-1e-4, -0.1, -100.0])),
     ("first-step", "goes up", lambda: dict(first_steps=[0.1, 0.1, 0.1])),
     ("momentum-factor", "compares first steps", lambda: dict(factor=1.0)),
@@ -731,6 +803,38 @@ MISTAKES = [
         lambda: dict(accumulated=4.5, **SLOW_NETWORK),
     ),
     ("speak-less", "gives 50 %", lambda: dict(accumulated=1, **SLOW_NETWORK)),
+    ("cap-of-three", "multiplies by ε", lambda: dict(found_at_most=0.00301)),
+    ("cap-of-three", "is for one percent", lambda: dict(found_at_most=0.200865)),
+    (
+        "clip-by-hand",
+        "clips the sum",
+        lambda: dict(clip_rows=lambda g, c: c * g.sum(0) / np.linalg.norm(g.sum(0))),
+    ),
+    (
+        "clip-by-hand",
+        "makes short rows longer",
+        lambda: dict(clip_rows=lambda g, c: sum(c * r / np.linalg.norm(r) for r in g)),
+    ),
+    (
+        "twelve-numbers",
+        "pixelate it, too",
+        lambda: dict(linked_by_16=0.25, shots=SHOTS, victims=VICTIMS),
+    ),
+    (
+        "twelve-numbers",
+        "looks for the victims themselves",
+        lambda: dict(linked_by_16=1.0, shots=SHOTS, victims=VICTIMS),
+    ),
+    (
+        "accountant-by-hand",
+        "counts one step",
+        lambda: dict(by_hand=lambda noise, steps, delta: 0.53935),
+    ),
+    (
+        "accountant-by-hand",
+        "is that of α = 2",
+        lambda: dict(by_hand=lambda s, T, d: T / s**2 + np.log(1 / d)),
+    ),
     (
         "too-sure",
         "has the wrong sign",
@@ -763,6 +867,51 @@ MISTAKES = [
         "should be fitted to the logits at this strength",
         lambda: dict(
             heat=dict.fromkeys(range(6), 9.0), logits=NOISY, y_eval=NOISY_LABELS
+        ),
+    ),
+    (
+        "largest-batch",
+        "round down",
+        lambda: dict(largest=395_997, resnet=heavy_network()),
+    ),
+    (
+        "largest-batch",
+        "forgets the weights",
+        lambda: dict(largest=400_000, resnet=heavy_network()),
+    ),
+    (
+        "copies-in-the-mirror",
+        "finds no mirrored copies",
+        lambda: dict(leaked=with_copies(lambda x: x)),
+    ),
+    (
+        "copies-in-the-mirror",
+        "stands on its head",
+        lambda: dict(leaked=with_copies(lambda x: x, mirrored, upside_down)),
+    ),
+    (
+        "one-number-for-collapse",
+        "forgets to subtract the mean",
+        lambda: dict(dimensions=lambda z: spread_over(z.T @ z)),
+    ),
+    (
+        "one-number-for-collapse",
+        "takes the axes",
+        lambda: dict(dimensions=lambda z: spread_over(np.diag(np.diag(np.cov(z.T))))),
+    ),
+    (
+        "three-patients",
+        "`A` is not healthy: how many of the last units never fire?",
+        lambda: dict(
+            diagnosis={"A": "healthy", "B": "healthy", "C": "unsettled"},
+            patients=dict.fromkeys("ABC"),
+        ),
+    ),
+    (
+        "three-patients",
+        "has no entry for 'C'",
+        lambda: dict(
+            diagnosis={"A": "dead", "B": "healthy"}, patients=dict.fromkeys("ABC")
         ),
     ),
 ]

@@ -1,5 +1,7 @@
 """What the chapters compare beside the ways to use labels."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -121,6 +123,80 @@ def test_crops_of_photographs_repeat_and_differ():
     assert first.shape == (20, 32, 32, 3) and first.dtype == np.uint8
     np.testing.assert_array_equal(first, again)
     assert len(set(data.image_hashes(np.concatenate([first, other])))) == 40
+
+
+@pytest.mark.parametrize("make", [data.dead_leaves, data.pink_noise, data.white_noise])
+def test_drawn_images_repeat_and_differ(make):
+    first, again, other = (make(50, seed) for seed in (0, 0, 1))
+    assert first.shape == (50, 32, 32, 3) and first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    assert len(set(data.image_hashes(np.concatenate([first, other])))) == 100
+
+
+@pytest.mark.parametrize("kind", experiments.KINDS)
+def test_as_many_images_of_each_kind(task, kind, monkeypatch):
+    blank = np.zeros((6_000, 32, 32, 3), "uint8")
+    monkeypatch.setattr(experiments, "fashion_in_colour", lambda: blank)
+    for name in ("dead_leaves", "pink_noise", "white_noise"):
+        monkeypatch.setattr(data, name, lambda n, seed: blank[:n])
+    x = experiments.images_for(replace(task, unlabelled=blank), kind)
+    assert x.shape == (5_000, 32, 32, 3)
+
+
+def slope_of_spectrum(x):
+    """Return by which power of the frequency the mean amplitude changes."""
+    centred = x.mean(axis=-1) - x.mean()
+    power = np.mean(np.abs(np.fft.fft2(centred)) ** 2, axis=0)
+    f = np.hypot(*np.meshgrid(np.fft.fftfreq(32), np.fft.fftfreq(32)))
+    inner = (f > 0.05) & (f < 0.4)
+    return np.polyfit(np.log(f[inner]), np.log(power[inner]) / 2, 1)[0]
+
+
+def test_pink_noise_falls_like_one_over_f_and_white_noise_does_not_fall():
+    pink, white = data.pink_noise(500), data.white_noise(500)
+    assert slope_of_spectrum(pink) == pytest.approx(-1, abs=0.1)
+    assert slope_of_spectrum(white) == pytest.approx(0, abs=0.05)
+    assert np.median(pink.std(axis=(1, 2, 3))) == pytest.approx(50, abs=3)
+    channels = np.corrcoef(pink.reshape(-1, 3).T)
+    assert channels[0, 1] == pytest.approx(0.8, abs=0.05)
+
+
+def test_leaves_are_flat_with_sharp_edges_and_of_many_sizes():
+    x = data.dead_leaves(200).astype(int)
+    steps = np.abs(np.diff(x, axis=2)).max(axis=-1)
+    flat = np.mean(steps == 0)
+    assert 0.6 < flat < 0.95
+    assert np.median(steps[steps > 0]) > 60
+    colours = [len(np.unique(image.reshape(-1, 3), axis=0)) for image in x]
+    assert min(colours) < 15 and max(colours) > 30
+
+
+@pytest.mark.parametrize("kind", ["white noise", "nothing"])
+def test_every_encoder_is_probed_with_the_statistics_of_the_study(
+    task, kind, monkeypatch
+):
+    make, made = experiments.small_conv_encoder, []
+    monkeypatch.setattr(
+        experiments,
+        "small_conv_encoder",
+        lambda task: made.append(make(task)) or made[0],
+    )
+    monkeypatch.setattr(experiments, "images_for", lambda task, kind: task.unlabelled)
+    found = experiments.what_it_was_pretrained_on(task, kind).found
+    probed, again = made[0], make(task)
+    again.set_weights(probed.get_weights())
+    transfer.settle_normalisation(again, task.unlabelled, task.seed)
+    for ours, theirs in zip(again.get_weights(), probed.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    moved = any(
+        not np.array_equal(a.numpy(), b.numpy())
+        for a, b in zip(
+            probed.trainable_weights, make(task).trainable_weights, strict=True
+        )
+    )
+    assert moved == (kind != "nothing")
+    assert ("own_statistics" in found) == (kind != "nothing")
+    assert 0 <= found["tenth"] <= 100
 
 
 def test_the_error_of_a_masked_autoencoder_is_that_of_masked_images(task):

@@ -91,6 +91,23 @@ def test_a_transformer_costs_what_its_blocks_cost():
     assert flops.forward(network) == 2 * (patches + 3 * (attention + dense))
 
 
+def test_what_is_kept_is_what_the_way_back_needs():
+    stage = [
+        layers.Rescaling(1 / 255),  # 8·8·2, the input of the convolution
+        layers.Conv2D(6, 3, 2, "same", use_bias=False),  # 4·4·6, the input of the norm
+        layers.BatchNormalization(),  # nothing
+        layers.ReLU(),  # 4·4·6, the input of the dense layer
+        layers.Flatten(),  # the same numbers again
+        layers.Dense(3),  # 3
+    ]
+    network = model((8, 8, 2), *stage)
+    kept = 8 * 8 * 2 + 2 * 4 * 4 * 6 + 3
+    assert flops.numbers_kept(network) == kept
+    assert flops.numbers_kept(model((8, 8, 2), network)) == kept
+    weights = 9 * 2 * 6 + 4 * 6 + (96 + 1) * 3
+    assert flops.training_memory(network, 5) == 4 * (4 * weights + 5 * kept)
+
+
 def test_a_layer_that_is_not_known_is_refused():
     with pytest.raises(ValueError, match=r"pretrain\.flops"):
         flops.forward(model((8, 8, 2), layers.DepthwiseConv2D(3)))

@@ -184,6 +184,73 @@ def photo_crops(n: int, seed: int = 0) -> np.ndarray:
     return np.stack([crop() for _ in range(n)])
 
 
+def dead_leaves(n: int, seed: int = 0) -> np.ndarray:
+    """Draw images of discs that cover each other, as leaves on the ground do.
+
+    Like a photograph they have edges, occlusion and no preferred size: radii are drawn
+    with a density that falls with their third power (Lee et al., 2001). That networks
+    can learn from them was found by Baradad et al. (2021).
+
+    Args:
+        n: number of images.
+        seed: fixes the draws.
+
+    Returns:
+        uint8, shape (n, 32, 32, 3).
+    """
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices((SIZE, SIZE))
+    # From the top leaf down: each colours what is still bare. What is bare at the end
+    # is one last leaf that covers all.
+    images = np.empty((n, SIZE, SIZE, 3), "uint8")
+    images[:] = rng.integers(0, 256, (n, 1, 1, 3))
+    bare = np.ones((n, SIZE, SIZE), bool)
+    smallest, largest = 2, SIZE
+    for _ in range(100):
+        inverse_square = rng.uniform(largest**-2, smallest**-2, (n, 1, 1))
+        y, x = rng.uniform(-SIZE / 2, 1.5 * SIZE, (2, n, 1, 1))
+        leaf = bare & ((rows - y) ** 2 + (columns - x) ** 2 < 1 / inverse_square)
+        colours = rng.integers(0, 256, (n, 3), "uint8")
+        images[leaf] = np.repeat(colours, leaf.sum(axis=(1, 2)), axis=0)
+        bare &= ~leaf
+    return images
+
+
+def pink_noise(n: int, seed: int = 0) -> np.ndarray:
+    """Draw noise whose amplitudes fall like 1/f, as they do in photographs.
+
+    Light and colours are as smooth as those of photographs (Field, 1987), and there is
+    no edge in them. Its use for pretraining is due to Baradad et al. (2021).
+
+    Args:
+        n: number of images.
+        seed: fixes the draws.
+
+    Returns:
+        uint8, shape (n, 32, 32, 3), with a mean of about 128 and a standard deviation
+        of about 50.
+    """
+    rng = np.random.default_rng(seed)
+    white = rng.standard_normal((n, SIZE, SIZE, 4), "float32")
+    white = 2 * white[..., :1] + white[..., 1:]  # mostly light, less colour
+    frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE))
+    frequency[0, 0] = np.inf  # no image is lighter than another
+    spectrum = np.fft.rfft2(white, axes=(1, 2)) / frequency[..., None]
+    smooth = np.fft.irfft2(spectrum, s=(SIZE, SIZE), axes=(1, 2))
+    smooth /= smooth.std(axis=(1, 2, 3), keepdims=True)
+    return np.clip(128 + 50 * smooth, 0, 255).astype("uint8")
+
+
+def white_noise(n: int, seed: int = 0) -> np.ndarray:
+    """Draw images in which no pixel says anything about another.
+
+    Returns:
+        uint8, shape (n, 32, 32, 3).
+    """
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, SIZE, SIZE, 3), "uint8")
+
+
 def image_hashes(x: np.ndarray) -> list[bytes]:
     """Return one content hash per image."""
     return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in x]

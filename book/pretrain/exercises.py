@@ -12,8 +12,10 @@ from pretrain import (
     attribution,
     data,
     experiments,
+    flops,
     models,
     objectives,
+    privacy,
     reliability,
     stats,
     transfer,
@@ -1087,6 +1089,82 @@ def own_pieces(pieces):
         yield "some columns are never begun at: 0 to width − side, both included."
 
 
+# ----------------------------------------------------------------- 05b: bigger models
+
+
+@checker("layer-cost")
+def layer_cost(operations):
+    """`operations`, a whole number: those of the convolution for one image."""
+    right = 2 * 25 * 16 * 32 * 16 * 16
+    yield from diagnose(
+        "operations",
+        operations,
+        right,
+        (right / 2, "counts products alone: each comes with an addition."),
+        (4 * right, "counts the places of the input: with stride 2 a quarter is left."),
+        (right / 16, "leaves out the 16 channels that each filter reads."),
+        (right / 32, "is that of one filter: there are 32."),
+        otherwise="should be 2 × window × channels × filters × places of the output.",
+        tolerance=1e-9,
+    )
+
+
+@checker("twice-as-wide")
+def twice_as_wide(ratios, *, networks):
+    """`ratios`, a dict with the keys 8 and 16: the operations of that width, divided
+    by those of half the width.
+    """
+    work = {w: flops.forward(networks[f"width {w}"]) for w in (4, 8, 16)}
+    size = {w: networks[f"width {w}"].count_params() for w in work}
+    for w, found in zip((8, 16), entries("ratios", ratios, (8, 16)), strict=True):
+        yield from diagnose(
+            f"ratios[{w}]",
+            found,
+            work[w] / work[w // 2],
+            (work[w // 2] / work[w], "is upside down: the wider by the narrower."),
+            (size[w] / size[w // 2], "compares parameters, not operations."),
+            otherwise="should be flops.forward of this width by that of half of it.",
+        )
+
+
+@checker("attention-share")
+def attention_share(part, fine_part):
+    """`part` and `fine_part`, from 0 to 1: of all operations, those that grow with
+    the square of the number of patches, for patches of 4 by 4 and of 2 by 2.
+    """
+    for name, found, patch in (("part", part, 4), ("fine_part", fine_part, 2)):
+        n = (32 // patch) ** 2
+        model = models.vision_transformer((32, 32, 3), 32, blocks=4, patch=patch)
+        right = 4 * 4 * n**2 * 32 / flops.forward(model)
+        yield from diagnose(
+            name,
+            found,
+            right,
+            (100 * right, "is in percent: a share from 0 to 1 is asked."),
+            (right / 4, "counts one block: there are four."),
+            (right / 2, "counts scores or sums: attention needs both."),
+            otherwise=f"should be 4 blocks × 4 n² · 32, by all of them; n is {n}.",
+        )
+
+
+@checker("shuffled-patches")
+def shuffled_patches(shuffled_after, shuffled_before, *, networks):
+    """`shuffled_after` and `shuffled_before`, arrays of shape (64, 32): what comes out
+    behind `places`, shuffled afterwards, and what comes out for shuffled patches.
+    """
+    after = array("shuffled_after", shuffled_after, 64, 32)
+    before = array("shuffled_before", shuffled_before, 64, 32)
+    if np.std(after, axis=0).max() < 1e-6:
+        yield "all patches gave the same: feed a random map."
+    elif not close(np.sort(after, axis=0), np.sort(before, axis=0), 1e-2):
+        yield (
+            "the two hold different numbers. Is `rest` cut off behind `places`? "
+            "And is it the same map, shuffled, that goes in the second time?"
+        )
+    elif not close(after, before, 1e-2):
+        yield "the same numbers in another order: shuffle both by one `order`."
+
+
 # ------------------------------------------------------------- 05c: better optimizers
 
 
@@ -1256,6 +1334,95 @@ def speak_less(accumulated, *, step_resnet, exchange, size_resnet):
     )
 
 
+# ---------------------------------------------------------------------- 05e: privacy
+
+
+@checker("cap-of-three")
+def cap_of_three(found_at_most):
+    """`found_at_most`, a share: of the members, at most, for ε = 3, δ = 10⁻⁵ and a
+    false positive rate of 0.001.
+    """
+    yield from diagnose(
+        "found_at_most",
+        share("found_at_most", found_at_most),
+        np.exp(3) * 0.001 + 1e-5,
+        (np.exp(3) * 0.01 + 1e-5, "is for one percent: a tenth of it is 0.001."),
+        (3 * 0.001 + 1e-5, "multiplies by ε: the promise multiplies by e to the ε."),
+        (np.exp(3) * 0.001, "leaves out δ."),
+        otherwise="should be exp(ε) · 0.001 + δ.",
+        tolerance=1e-5,
+    )
+
+
+@checker("clip-by-hand")
+def clip_by_hand(clip_rows):
+    """`clip_rows`, a function of an array with a gradient in each row and a number: the
+    sum of the rows, each no longer than that number.
+    """
+    function("clip_rows", clip_rows)
+    rows = np.array([[3.0, 4.0], [0.3, 0.4], [-5.0, 12.0]])
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    total = rows.sum(axis=0)
+    right = (rows * np.minimum(1, 1 / norms)).sum(axis=0)
+    yield from diagnose(
+        "clip_rows(gradients, 1.0)",
+        clip_rows(rows.copy(), 1.0),
+        right,
+        (total / np.linalg.norm(total), "clips the sum: one image can still rule it."),
+        ((rows / norms).sum(axis=0), "makes short rows longer, too."),
+        (rows.clip(-1, 1).sum(axis=0), "clips each number: a row can still be long."),
+        (right / 3, "is the mean: add the rows up."),
+        otherwise="should be the sum of the rows, each times min(1, clip / norm).",
+    )
+
+
+@checker("twelve-numbers")
+def twelve_numbers(linked_by_16, *, shots, victims):
+    """`linked_by_16`, a share: of the shots that are identified among the victims, both
+    pixelated by 16.
+    """
+    small = [privacy.pixelate(x, 16).astype("float32") for x in (shots, victims)]
+    yield from diagnose(
+        "linked_by_16",
+        share("linked_by_16", linked_by_16),
+        privacy.identified(*small).mean(),
+        (
+            privacy.identified(small[0], victims.astype("float32")).mean(),
+            "compares with the gallery as it is: pixelate it, too.",
+        ),
+        (
+            privacy.identified(privacy.pixelate(victims, 16), small[1]).mean(),
+            "looks for the victims themselves: the probes are the `shots`.",
+        ),
+        otherwise="should be privacy.identified of both, pixelated by 16, averaged.",
+    )
+
+
+@checker("accountant-by-hand")
+def accountant_by_hand(by_hand):
+    """`by_hand`, a function of noise, steps and δ: the ε of so many Gaussian steps on
+    all images, the least over α from 2 to 256.
+    """
+    function("by_hand", by_hand)
+    order = np.arange(2, 257)
+
+    def least(spent, delta=1e-5):
+        return np.min(spent + np.log(1 / delta) / (order - 1))
+
+    yield from diagnose(
+        "by_hand(9.0, 40, 1e-5)",
+        by_hand(9.0, 40, 1e-5),
+        least(40 * order / (2 * 9.0**2)),
+        (least(order / (2 * 9.0**2)), "counts one step: the divergence adds up."),
+        (least(40 * order / (2 * 9.0)), "divides by the noise: square it."),
+        (
+            40 * 2 / (2 * 9.0**2) + np.log(1e5),
+            "is that of α = 2: take the least over all of them.",
+        ),
+        otherwise="should be min over α of T α / (2σ²) + log(1/δ) / (α − 1).",
+    )
+
+
 # ---------------------------------------------------------------- 05f: interpretability
 
 
@@ -1354,3 +1521,111 @@ def heat_of_damage(heat, *, logits, y_eval):
             otherwise="should be fitted to the logits at this strength, and `y_eval`.",
             tolerance=0.01,
         )
+
+
+# ------------------------------------------------------- 06: questions, and the zoo
+
+
+@checker("largest-batch")
+def largest_batch(largest, *, resnet):
+    """`largest`, a whole number: images in a batch, so that a training step of `resnet`
+    holds at most 16 · 10⁹ bytes.
+    """
+    fixed = flops.training_memory(resnet, 0)
+    each = flops.training_memory(resnet, 1) - fixed
+    yield from diagnose(
+        "largest",
+        largest,
+        (16e9 - fixed) // each,
+        ((16e9 - fixed) / each, "is no whole number of images: round it down."),
+        ((16e9 - fixed) // each + 1, "is one too many: round down."),
+        (16e9 // each, "forgets the weights, with gradients and means of Adam."),
+        (16e9 // (fixed + each), "counts the weights anew for each image."),
+        otherwise="should be the largest n with training_memory(resnet, n) ≤ 16e9.",
+        tolerance=1e-6,
+    )
+
+
+@checker("copies-in-the-mirror")
+def copies_in_the_mirror(leaked):
+    """`leaked`, a function: training images, test images → how many of the test images
+    are among the training images, as they are or mirrored left to right.
+    """
+    function("leaked", leaked)
+    train = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3)).astype("uint8")
+    other = 255 - train[:2]
+    right_way, mirrored = train[:3], train[3:5, :, ::-1]
+    test = np.concatenate([right_way, mirrored, mirrored, other, train[5:6, ::-1]])
+    yield from diagnose(
+        "leaked(train, test)",
+        leaked(train, test),
+        7,
+        (3, "finds no mirrored copies."),
+        (4, "counts images that stand on their head, or finds no mirrored ones."),
+        (8, "also counts an image that stands on its head."),
+        (5, "counts an image once that is twice in `test`."),
+        (7 / len(test), "is a share: return how many."),
+        otherwise="should count each image of `test` with a copy in `train`.",
+    )
+
+
+@checker("one-number-for-collapse")
+def one_number_for_collapse(dimensions):
+    """`dimensions`, a function: points, (n, d) → (Σλ)² / Σλ², with the eigenvalues λ of
+    their covariance.
+    """
+    function("dimensions", dimensions)
+    z = np.random.default_rng(0).normal(size=(200, 5)) * [3, 2, 1, 1, 0.1] + 4
+    variances = np.linalg.eigvalsh(np.cov(z.T))
+
+    def of(values):
+        return values.sum() ** 2 / np.square(values).sum()
+
+    yield from diagnose(
+        "dimensions(z)",
+        dimensions(z),
+        of(variances),
+        (of(np.linalg.eigvalsh(z.T @ z)), "forgets to subtract the mean."),
+        (of(np.sqrt(variances)), "takes deviations: λ are variances."),
+        (of(np.diag(np.cov(z.T))), "takes the axes, not the eigenvalues."),
+        (1 / of(variances), "is upside down."),
+        otherwise="should be (Σλ)² / Σλ², with the eigenvalues of np.cov(z.T).",
+    )
+
+
+def patients(input_shape: models.Shape, x: np.ndarray) -> dict[str, keras.Model]:
+    """Return three encoders for the exercise: one healthy, two with a failure.
+
+    Args:
+        input_shape: of one image.
+        x: images in 0 … 255, (n, height, width, channels), for batch norm to settle on.
+    """
+    made = {}
+    for seed, letter in enumerate("ABC"):
+        keras.utils.set_random_seed(seed)
+        made[letter] = models.conv_encoder(input_shape, (16, 32, 64))
+        if letter != "C":
+            transfer.settle_normalisation(made[letter], x)
+    # Nearly all inputs of the last ReLU are moved below zero.
+    shift = made["A"].get_layer("norm3").beta
+    shift.assign(np.where(np.arange(64) % 8, -50.0, 0.0))
+    return made
+
+
+@checker("three-patients")
+def three_patients(diagnosis, *, patients):
+    """`diagnosis`, a dict: for "A", "B" and "C" either "healthy", "dead" or
+    "unsettled".
+    """
+    truth = {"A": "dead", "B": "healthy", "C": "unsettled"}
+    tests = {
+        "dead": "how many of the last units never fire?",
+        "healthy": "what did each of the two tests say?",
+        "unsettled": "do features change in training mode?",
+    }
+    said = entries("diagnosis", diagnosis, list(patients))
+    for letter, answer in zip(patients, said, strict=True):
+        if answer not in tests:
+            yield f"`diagnosis[{letter!r}]` should be one of {', '.join(tests)}."
+        elif answer != truth[letter]:
+            yield f"`{letter}` is not {answer}: {tests[truth[letter]]}"

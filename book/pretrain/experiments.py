@@ -6,6 +6,7 @@ networks: see `pretrain.methods` for what a method is.
 
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import keras
@@ -432,12 +433,12 @@ def spend(task: Task, network: str, budget: float, rate: float) -> Fitted:
 
 # Each with the learning rate that did best in the search below.
 NETWORKS = {
-    "width 4": 2e-3,
-    "width 8": 2e-3,
-    "width 16": 2e-3,
-    "deep": 2e-3,
-    "deep, plain": 2e-3,
-    "transformer": 2e-3,
+    "width 4": 1.6e-2,
+    "width 8": 1.6e-2,
+    "width 16": 4e-3,
+    "deep": 1.6e-2,
+    "deep, plain": 4e-3,
+    "transformer": 4e-3,
 }
 
 
@@ -454,24 +455,30 @@ def size_learning_rate(task: Task, network: str, rate: float) -> Fitted:
     return spend(task, network, BUDGETS[1], rate)
 
 
-def sizes(*names: str) -> tuple[dict, ...]:
-    """Return networks with every budget, each with its learning rate."""
-    return tuple(
-        {"network": name, "budget": budget, "rate": NETWORKS[name]}
-        for name in names
+@method(
+    "size, labels",
+    tuple(
+        {"network": name, "budget": budget, "rate": rate}
+        for name, rate in NETWORKS.items()
         for budget in BUDGETS
-    )
-
-
-@method("size, labels", sizes(*NETWORKS))
+    ),
+)
 def size_labels(task: Task, network: str, budget: float, rate: float) -> Fitted:
     """The same with every budget, at the learning rate that suits the network."""
     return spend(task, network, budget, rate)
 
 
-@method("size, pretraining", sizes("width 4", "width 8", "width 16", "transformer"))
-def size_pretraining(task: Task, network: str, budget: float, rate: float) -> Fitted:
-    """A linear probe on an encoder that was pretrained for a budget of arithmetic."""
+def probe_on_map(task: Task, encoder: keras.Model) -> Fitted:
+    """Return a linear probe on the features of an encoder at 4 by 4 places."""
+    cells = encoder.output_shape[1] // 4  # a transformer has more places
+    pool = layers.AveragePooling2D(cells)(encoder.output)
+    return methods.probe(task, methods.features_of(keras.Model(encoder.input, pool)))
+
+
+def spend_without_labels(
+    task: Task, network: str, budget: float, rate: float
+) -> Fitted:
+    """Pretrain an encoder until a budget of arithmetic is spent, and probe it."""
     encoder = new_network(task, network)
     model = masked_autoencoder(encoder, task.x.shape[-1], task.seed)
     steps = steps_for(budget, model)
@@ -484,8 +491,103 @@ def size_pretraining(task: Task, network: str, budget: float, rate: float) -> Fi
         batch_size=BATCH_SIZE,
         seed=task.seed,
     )
-    cells = encoder.output_shape[1] // 4  # a transformer has more places
-    pool = layers.AveragePooling2D(cells)(encoder.output)
-    fitted = methods.probe(task, methods.features_of(keras.Model(encoder.input, pool)))
     found = {"masked_error": masked_error(model, task.x_val), "steps": steps}
+    return Fitted(probe_on_map(task, encoder).predict, found)
+
+
+# Without labels: each with its best rate in the search below.
+PRETRAINED = {"width 4": 4e-3, "width 8": 1e-3, "width 16": 1e-3, "transformer": 4e-3}
+
+
+@method(
+    "size, pretraining rate",
+    tuple(
+        {"network": name, "rate": rate}
+        for name in PRETRAINED
+        for rate in (1e-3, 4e-3, 1.6e-2)
+    ),
+)
+def size_pretraining_rate(task: Task, network: str, rate: float) -> Fitted:
+    """An encoder pretrained for the middle one of the budgets, and probed."""
+    return spend_without_labels(task, network, BUDGETS[1], rate)
+
+
+@method(
+    "size, pretraining",
+    tuple(
+        {"network": name, "budget": budget, "rate": rate}
+        for name, rate in PRETRAINED.items()
+        for budget in BUDGETS
+    ),
+)
+def size_pretraining(task: Task, network: str, budget: float, rate: float) -> Fitted:
+    """The same with every budget, at the learning rate that suits the network."""
+    return spend_without_labels(task, network, budget, rate)
+
+
+@method("size, no learning", tuple({"network": name} for name in PRETRAINED))
+def size_no_learning(task: Task, network: str) -> Fitted:
+    """The control: a probe on an encoder of random weights, its norms settled."""
+    encoder = new_network(task, network)
+    transfer.settle_normalisation(encoder, task.unlabelled, task.seed)
+    return probe_on_map(task, encoder)
+
+
+def images_for(task: Task, pretrained_on: str) -> np.ndarray:
+    """Return 5,000 images of a kind, drawn with the seed of the trial."""
+    n = 5_000
+    if pretrained_on == "the same":
+        return draw(task.unlabelled, n, task.seed)
+    if pretrained_on == "Fashion-MNIST":
+        return draw(fashion_in_colour(), n, task.seed)
+    makers = {
+        "dead leaves": data.dead_leaves,
+        "1/f noise": data.pink_noise,
+        "white noise": data.white_noise,
+    }
+    return makers[pretrained_on](n, task.seed)
+
+
+KINDS = ("the same", "Fashion-MNIST", "dead leaves", "1/f noise", "white noise")
+
+
+def percent_right(task: Task, encoder: keras.Model) -> float:
+    """Return how many validation images a linear probe names right, in percent."""
+    fitted = methods.probe(task, methods.features_of(encoder))
+    return 100 * float(np.mean(fitted.predict(task.x_val) == task.y_val))
+
+
+@method(
+    "what it was pretrained on",
+    tuple({"pretrained_on": kind} for kind in (*KINDS, "nothing")),
+)
+def what_it_was_pretrained_on(task: Task, pretrained_on: str) -> Fitted:
+    """A linear probe on a small masked autoencoder of images of one kind or another.
+
+    Before the probe, batch norm of each encoder meets the images of the study, also
+    where it was pretrained on others, or on nothing. So what differs are the weights
+    alone. What is found besides: the probe with a tenth of the labels; and, where there
+    was pretraining, the probe with the statistics of that, and the error on masked
+    validation images.
+    """
+    encoder, found = small_conv_encoder(task), {}
+    if pretrained_on != "nothing":
+        model = masked_autoencoder(encoder, task.x.shape[-1], task.seed)
+        optimize(
+            model,
+            "Adam",
+            2e-3,
+            images_for(task, pretrained_on),
+            steps=task.steps,
+            batch_size=BATCH_SIZE,
+            seed=task.seed,
+        )
+        found["own_statistics"] = percent_right(task, encoder)
+        found["masked_error"] = masked_error(model, task.x_val)
+    transfer.settle_normalisation(encoder, task.unlabelled, task.seed)
+    tenth = max(1, len(task.y) // task.classes // 10)
+    rows = data.label_subset(task.y, tenth, task.seed)
+    few = replace(task, x=task.x[rows], y=task.y[rows])
+    found["tenth"] = percent_right(few, encoder)
+    fitted = methods.probe(task, methods.features_of(encoder))
     return Fitted(fitted.predict, found)

@@ -86,3 +86,35 @@ def bytes_of_layer(layer: keras.layers.Layer, images: int, width: int = 4) -> in
     features = keras.tree.flatten([layer.input, layer.output])
     numbers = sum(prod(feature.shape[1:]) for feature in features)
     return width * (images * numbers + layer.count_params())
+
+
+def numbers_kept(model: keras.Model) -> int:
+    """Return how many numbers a training step keeps of one image, for the way back.
+
+    The gradient of a layer's weights needs the layer's input. So each output is kept,
+    but for those of batch norm: its own gradient needs its input alone, and the ReLU or
+    sum that follows writes over its output.
+    """
+    left_out = (*MOVE_NOTHING, layers.BatchNormalization)
+    return sum(
+        numbers_kept(layer)
+        if isinstance(layer, keras.Model)
+        else 0
+        if isinstance(layer, left_out)
+        else prod(layer.output.shape[1:])
+        for layer in model.layers
+    )
+
+
+def training_memory(model: keras.Model, images: int, width: int = 4) -> int:
+    """Return the bytes that a training step with Adam holds at once, about.
+
+    For each weight four numbers: itself, its gradient, and the two means of Adam. For
+    each image what is kept for the way back. Left out are the program itself, the data
+    set, and what a single operation needs in passing.
+
+    Args:
+        images: in the batch.
+        width: bytes of one number; 4 for float32.
+    """
+    return width * (4 * model.count_params() + images * numbers_kept(model))

@@ -156,10 +156,17 @@ STUDIES = {
             without_test("more images", steps=300, seeds=(0, 1, 2)),
         ),
         comparison(
+            "faq_cifar10",
+            without_test(
+                "what it was pretrained on", steps=1_000, seeds=(0, 1, 2, 3, 4)
+            ),
+        ),
+        comparison(
             "sizes_cifar10",
             all_labels("size, learning rate", seeds=(TUNING_SEED,)),
             all_labels("size, labels", seeds=(0, 1, 2)),
-            without_test("size, pretraining", seeds=(0, 1, 2)),
+            without_test("size, pretraining rate", seeds=(TUNING_SEED,)),
+            without_test("size, pretraining", "size, no learning", seeds=(0, 1, 2)),
         ),
         Study(
             "label_efficiency_quick",
