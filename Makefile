@@ -20,7 +20,7 @@ help:  ## list the targets
 		sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | \
 		awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
-book: $(INSTALLED)  ## execute every chapter (a few minutes) and build the book
+book: $(INSTALLED)  ## execute every chapter (a quarter of an hour) and build the book
 	@$(RUN) tools/build.py book
 
 test: $(INSTALLED)  ## test the notebooks, the package and the built pages
