@@ -5,7 +5,7 @@ networks: see `pretrain.methods` for what a method is.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -455,13 +455,18 @@ def size_learning_rate(task: Task, network: str, rate: float) -> Fitted:
     return spend(task, network, BUDGETS[1], rate)
 
 
+def with_every_budget(rates: Mapping[str, float]) -> tuple[dict, ...]:
+    """Return the settings of networks with each budget, from their learning rates."""
+    return tuple(
+        {"network": name, "budget": budget, "rate": rate}
+        for name, rate in rates.items()
+        for budget in BUDGETS
+    )
+
+
 @method(
     "size, labels",
-    tuple(
-        {"network": name, "budget": budget, "rate": rate}
-        for name, rate in NETWORKS.items()
-        for budget in BUDGETS
-    ),
+    with_every_budget(NETWORKS),
 )
 def size_labels(task: Task, network: str, budget: float, rate: float) -> Fitted:
     """The same with every budget, at the learning rate that suits the network."""
@@ -514,11 +519,7 @@ def size_pretraining_rate(task: Task, network: str, rate: float) -> Fitted:
 
 @method(
     "size, pretraining",
-    tuple(
-        {"network": name, "budget": budget, "rate": rate}
-        for name, rate in PRETRAINED.items()
-        for budget in BUDGETS
-    ),
+    with_every_budget(PRETRAINED),
 )
 def size_pretraining(task: Task, network: str, budget: float, rate: float) -> Fitted:
     """The same with every budget, at the learning rate that suits the network."""

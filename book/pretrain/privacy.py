@@ -5,14 +5,6 @@ from functools import lru_cache
 
 import keras
 import numpy as np
-from dp_accounting import (
-    DpEvent,
-    GaussianDpEvent,
-    PoissonSampledDpEvent,
-    SelfComposedDpEvent,
-    calibrate_dp_mechanism,
-)
-from dp_accounting.rdp import RdpAccountant
 from keras import ops
 from scipy.special import logsumexp, softmax
 from scipy.stats import norm
@@ -143,14 +135,22 @@ def true_positive_rate(
 # ------------------------------------------------------ differential privacy
 
 
-def _event(noise: float, steps: int, rate: float) -> DpEvent:
-    step = GaussianDpEvent(noise)
-    return SelfComposedDpEvent(
-        step if rate == 1 else PoissonSampledDpEvent(rate, step), steps
+# `dp_accounting` is imported where it is used: Colab does not have it, and there every
+# chapter imports this module, by way of the checks of its exercises.
+
+
+def _event(noise: float, steps: int, rate: float):
+    import dp_accounting as dp
+
+    step = dp.GaussianDpEvent(noise)
+    return dp.SelfComposedDpEvent(
+        step if rate == 1 else dp.PoissonSampledDpEvent(rate, step), steps
     )
 
 
-def _accountant() -> RdpAccountant:
+def _accountant():
+    from dp_accounting.rdp import RdpAccountant
+
     # Integer orders have a formula that is exact and fast, sampling included.
     return RdpAccountant(orders=range(2, 257))
 
@@ -174,6 +174,8 @@ def noise_for(epsilon: float, delta: float, steps: int, rate: float = 1.0) -> fl
     """Return the least noise that guarantees ε, by the clipping norm; ∞ needs none."""
     if np.isinf(epsilon):
         return 0.0
+    from dp_accounting import calibrate_dp_mechanism
+
     return calibrate_dp_mechanism(
         _accountant, lambda noise: _event(noise, steps, rate), epsilon, delta
     )
