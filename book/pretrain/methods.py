@@ -271,15 +271,17 @@ def from_scratch(task: Task, **settings) -> Fitted:
     return Fitted(train(task, encoder, head, **settings))
 
 
-def start_from(task: Task, stages: int, **settings) -> Fitted:
-    """Train a network whose first stages come from the autoencoder, the others not."""
-    model, seconds = best_autoencoder(task)
+def start_from(task: Task, pretrained: keras.Model, stages: int, **settings) -> Callable:
+    """Train a network whose first stages come from another, and the others do not.
+
+    Returns the classifier, images → labels.
+    """
     encoder = random_encoder(task)
     for layer in encoder.layers:
         if layer.weights and transfer.stage_of(layer.name) <= stages:
-            layer.set_weights(model.encoder.get_layer(layer.name).get_weights())
+            layer.set_weights(pretrained.get_layer(layer.name).get_weights())
     head = models.pooled_head(encoder.output_shape[1:], task.classes)
-    return Fitted(train(task, encoder, head, **settings), {}, seconds)
+    return train(task, encoder, head, **settings)
 
 
 @method(
@@ -289,13 +291,18 @@ def start_from(task: Task, stages: int, **settings) -> Fitted:
 )
 def autoencoder_depth(task: Task, stages: int) -> Fitted:
     """Fine-tuning with one setting for all, from more or fewer pretrained stages."""
-    return start_from(task, stages, learning_rate=2e-3, weight_decay=0.5)
+    settings = {"learning_rate": 2e-3, "weight_decay": 0.5}
+    model, seconds = best_autoencoder(task)
+    return Fitted(start_from(task, model.encoder, stages, **settings), {}, seconds)
 
 
 @method("autoencoder, fine-tuned", TRAINED, best_autoencoder)
 def autoencoder_fine_tuned(task: Task, **settings) -> Fitted:
     """The encoder of the autoencoder with a new head, all of it trained."""
-    return start_from(task, len(FILTERS), **settings)
+    model, seconds = best_autoencoder(task)
+    return Fitted(
+        start_from(task, model.encoder, len(FILTERS), **settings), {}, seconds
+    )
 
 
 @method("autoencoder, LP-FT", TRAINED, best_autoencoder)

@@ -28,7 +28,8 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 from tqdm import tqdm
 
-from pretrain import cache, claims, data, experiments  # noqa: F401  (registers methods)
+from pretrain import cache, claims, data
+from pretrain import experiments, ladder  # noqa: F401  (they register methods)
 from pretrain.methods import METHODS, Fitted, Task
 
 TRIALS = (
