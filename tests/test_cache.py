@@ -92,3 +92,23 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         cache.write_whole(target, half)
     assert os.listdir(tmp_path) == ["result.json"]
     assert target.read_text() == "old"
+
+
+def test_an_array_is_computed_once(capsys):
+    made = []
+
+    def compute():
+        made.append(1)
+        return np.arange(6.0).reshape(2, 3)
+
+    for _ in range(2):
+        array = cache.compute_once(compute, method="features", images="abc")
+        np.testing.assert_array_equal(array, np.arange(6.0).reshape(2, 3))
+    assert made == [1]
+    cache.compute_once(compute, method="features", images="abd")
+    assert made == [1, 1]
+    for path in cache.folder().glob("features-*.npy"):
+        path.write_bytes(b"torn")
+    cache.compute_once(compute, method="features", images="abc")
+    assert made == [1, 1, 1]
+    assert "is damaged" in capsys.readouterr().out

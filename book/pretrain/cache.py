@@ -151,3 +151,27 @@ def train_once(
     write_whole(history_file, lambda path: path.write_text(json.dumps(history)))
     write_whole(weights, model.save_weights)
     return history
+
+
+def compute_once(compute: Callable[[], np.ndarray], **key: object) -> np.ndarray:
+    """Return an array, such as the features of a frozen network: stored, or computed.
+
+    Args:
+        compute: makes the array.
+        key: everything that decides it, such as `method="features"`,
+            `images=digest([x])` and `code=code_hash(compute)`.
+    """
+    path = folder() / f"{key.get('method', 'array')}-{key_hash(**key)}.npy"
+    if path.exists():
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            print(f"{path.name} is damaged ({error}): computing it again.")
+    array = compute()
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a path, NumPy would add an ending
+            np.save(file, array, allow_pickle=False)
+
+    write_whole(path, write)
+    return array

@@ -1,10 +1,15 @@
 """Methods of today's pretraining, from label-free tasks to a network from ImageNet."""
 
+import time
+from dataclasses import dataclass
 from itertools import product
 
 import keras
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from sklearn.cluster import MiniBatchKMeans
 
-from pretrain import models, objectives
+from pretrain import cache, models, objectives
 from pretrain.layers import RandomCropFlip, two_view_augmentation
 from pretrain.methods import (
     FROZEN,
@@ -82,3 +87,105 @@ def contrastive_fine_tuned(task: Task, stages: int, **settings) -> Fitted:
     """The same encoder, or its first three stages, trained on with a new head."""
     encoder, seconds = contrastive_encoder(task)
     return Fitted(start_from(task, encoder, stages, **settings), {}, seconds)
+
+
+PATCH = 6  # pixels on a side
+
+
+def patches_of(x: np.ndarray) -> np.ndarray:
+    """Return a view of all square patches: (n, rows, columns, channels, side, side)."""
+    return sliding_window_view(x, (PATCH, PATCH), axis=(1, 2))
+
+
+def standardised(patches: np.ndarray) -> np.ndarray:
+    """Return patches as rows of pixels, of mean 0 and variance 1 but for flat ones.
+
+    Shapes: (…, channels, side, side) → (…, channels · side²), float32.
+    """
+    rows = patches.reshape(*patches.shape[:-3], -1).astype("float32")
+    rows -= rows.mean(axis=-1, keepdims=True)
+    return rows / np.sqrt(rows.var(axis=-1, keepdims=True) + 10)
+
+
+@dataclass(frozen=True, eq=False)
+class PatchDictionary:
+    """What k-means found in the patches of images without labels.
+
+    Shapes: `whiten` (pixels of a patch, the same), applied after subtracting `mean`;
+    `centroids` (number, pixels of a patch).
+    """
+
+    mean: np.ndarray
+    whiten: np.ndarray
+    centroids: np.ndarray
+
+    def features(self, x: np.ndarray, cells: int) -> np.ndarray:
+        """Return how close the patches of each image are to each centroid.
+
+        A patch activates the centroids that are nearer than the average one, by how
+        much they are nearer; this is averaged over a grid of cells.
+
+        Shapes: (n, height, width, channels) → (n, cells² · number of centroids).
+        """
+        return np.concatenate(
+            [self._features(x[i : i + 50], cells) for i in range(0, len(x), 50)]
+        )
+
+    def _features(self, x: np.ndarray, cells: int) -> np.ndarray:
+        rows = (standardised(patches_of(x)) - self.mean) @ self.whiten
+        lengths = np.square(rows).sum(axis=-1, keepdims=True)
+        squares = lengths + np.square(self.centroids).sum(axis=1)
+        distances = np.sqrt(np.maximum(squares - 2 * rows @ self.centroids.T, 0))
+        active = np.maximum(distances.mean(axis=-1, keepdims=True) - distances, 0)
+        pooled = [
+            column.mean(axis=(1, 2))
+            for row in np.array_split(active, cells, axis=1)
+            for column in np.array_split(row, cells, axis=2)
+        ]
+        return np.concatenate(pooled, axis=1)
+
+
+def learn_patches(x: np.ndarray, centroids: int, seed: int = 0) -> PatchDictionary:
+    """Learn a dictionary of patches by k-means (Coates, Ng & Lee, 2011).
+
+    100,000 patches at random places are standardised, whitened, which makes all
+    directions of pixel space equally long, and clustered. No gradient is computed.
+
+    Args:
+        x: images without labels, (n, height, width, channels).
+        centroids: their number.
+        seed: fixes which patches are seen, and where k-means starts.
+    """
+    places = patches_of(x)
+    rng = np.random.default_rng(seed)
+    chosen = tuple(rng.integers(0, size, 100_000) for size in places.shape[:3])
+    rows = standardised(places[chosen])
+    mean = rows.mean(axis=0)
+    variances, directions = np.linalg.eigh(np.cov(rows, rowvar=False))
+    whiten = (directions / np.sqrt(variances + 0.1)) @ directions.T
+    whiten = whiten.astype("float32")
+    found = MiniBatchKMeans(centroids, batch_size=4096, n_init=1, random_state=seed)
+    found.fit((rows - mean) @ whiten)
+    return PatchDictionary(mean, whiten, found.cluster_centers_)
+
+
+@method(
+    "k-means, frozen",
+    tuple({"centroids": n, "cells": cells} for n, cells in product((200, 800), (2, 4))),
+)
+def k_means_frozen(task: Task, centroids: int, cells: int) -> Fitted:
+    """A linear probe on a dictionary of patches: no network, no gradient."""
+    start = time.perf_counter()
+    dictionary = learn_patches(task.unlabelled, centroids)
+    seconds = time.perf_counter() - start
+
+    def represent(x):
+        return cache.compute_once(
+            lambda: dictionary.features(x, cells),
+            method="patches",
+            images=[cache.digest([task.unlabelled]), cache.digest([x])],
+            settings=[centroids, cells],
+            code=cache.code_hash(learn_patches, PatchDictionary),
+        )
+
+    return probe(task, represent, seconds)
