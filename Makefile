@@ -48,7 +48,7 @@ publish: $(INSTALLED)  ## execute in full and store the outputs (or CHAPTERS="03
 
 STUDIES := autoencoder_recipes_cifar10 convolution_cifar10 freezing_cifar10 \
 	faq_cifar10 images_cifar10 optimizers_cifar10 \
-	sizes_cifar10 \
+	sizes_cifar10 denoising_cifar10 large_scale_cifar10 \
 	label_efficiency_cifar10 label_efficiency_fashion
 
 study: $(INSTALLED)  ## run what is missing of the studies (or NAME=label_efficiency_...)

@@ -329,6 +329,14 @@ def with_copies(*changes):
     return leaked
 
 
+# What a network said of four images, turned by 0, 1, 2 and 3 quarters.
+TURNS_SAID = [np.array(s) for s in ([0, 0, 2, 0], [1, 1, 1, 3], [2, 0, 0, 2], [3] * 4)]
+
+
+def turn_shares():
+    return np.array([np.bincount(s, minlength=4) / 4 for s in TURNS_SAID])
+
+
 def spread_over(covariance):
     values = np.linalg.eigvalsh(covariance)
     return values.sum() ** 2 / np.square(values).sum()
@@ -382,6 +390,27 @@ def from_baseline(level):
 
 # A typical mistake, with what the check has to say of it. The answers are computed when
 # the test runs, since some of them are networks.
+def codes_and_masks(code, mask, order):
+    """Return the codes, then a mask for each hidden patch."""
+    return np.concatenate([code, np.tile(mask, (len(order) - len(code), 1))])
+
+
+def by_mask(code, mask, order):
+    """Put the codes at the visible patches, in the wrong order."""
+    full = np.tile(mask, (len(order), 1))
+    full[np.sort(order[: len(code)])] = code
+    return full
+
+
+def block(rows, columns, height, width, rng, end=1):
+    """Return a mask with one block hidden."""
+    hidden = np.zeros((rows, columns))
+    top = rng.integers(0, rows - height + end)
+    left = rng.integers(0, columns - width + end)
+    hidden[top : top + height, left : left + width] = 1
+    return hidden
+
+
 MISTAKES = [
     (
         "own-clock",
@@ -900,6 +929,46 @@ MISTAKES = [
         lambda: dict(dimensions=lambda z: spread_over(np.diag(np.diag(np.cov(z.T))))),
     ),
     (
+        "loss-of-guessing",
+        "counts the view itself",
+        lambda: dict(guessing=np.log(512), batch_for_8=1491),
+    ),
+    (
+        "loss-of-guessing",
+        "the number of views, not of images",
+        lambda: dict(guessing=np.log(511), batch_for_8=2981),
+    ),
+    (
+        "turns-confused",
+        "is transposed",
+        lambda: dict(confused=turn_shares().T, said=TURNS_SAID),
+    ),
+    (
+        "turns-confused",
+        "divide each row by its sum",
+        lambda: dict(confused=4 * turn_shares(), said=TURNS_SAID),
+    ),
+    (
+        "stable-push",
+        "overflows",
+        lambda: dict(push=lambda c, t: np.exp(c / t) / np.exp(c / t).sum()),
+    ),
+    (
+        "stable-push",
+        "multiplies by the temperature",
+        lambda: dict(push=lambda c, t: np.exp(c * t) / np.exp(c * t).sum()),
+    ),
+    (
+        "lacking-variance",
+        "lets one number make up for another",
+        lambda: dict(lacking=lambda z: (1 - z.std(axis=0, ddof=1)).mean()),
+    ),
+    (
+        "lacking-variance",
+        "use ddof=1",
+        lambda: dict(lacking=lambda z: np.maximum(0, 1 - z.std(axis=0)).mean()),
+    ),
+    (
         "three-patients",
         "`A` is not healthy: how many of the last units never fire?",
         lambda: dict(
@@ -913,6 +982,108 @@ MISTAKES = [
         lambda: dict(
             diagnosis={"A": "dead", "B": "healthy"}, patients=dict.fromkeys("ABC")
         ),
+    ),
+    (
+        "price-of-a-quarter",
+        "scores belong to *pairs*",
+        lambda: dict(tokens=49, scores=0.25),
+    ),
+    (
+        "price-of-a-quarter",
+        "counts all patches",
+        lambda: dict(tokens=196, scores=1 / 16),
+    ),
+    (
+        "back-to-their-places",
+        "leaves all codes in front",
+        lambda: dict(put_back=lambda *parts: codes_and_masks(*parts)),
+    ),
+    (
+        "back-to-their-places",
+        "shuffles once more",
+        lambda: dict(put_back=lambda c, m, order: codes_and_masks(c, m, order)[order]),
+    ),
+    (
+        "back-to-their-places",
+        "not each at its own",
+        lambda: dict(put_back=by_mask),
+    ),
+    (
+        "hidden-only",
+        "divides by all pixels",
+        lambda: dict(
+            hidden_loss=lambda t, r, h, v: np.mean((h + v * (1 - h)) * (t - r) ** 2)
+        ),
+    ),
+    (
+        "hidden-only",
+        "all channels share it",
+        lambda: dict(
+            hidden_loss=lambda t, r, h, v: (
+                np.sum((h + v * (1 - h)) * (t - r) ** 2) / np.sum(h + v * (1 - h))
+            )
+        ),
+    ),
+    (
+        "one-large-hole",
+        "never reaches the last row",
+        lambda: dict(hole=lambda r, c, h, w, rng: block(r, c, h, w, rng, end=0)),
+    ),
+    (
+        "one-large-hole",
+        "swaps height and width",
+        lambda: dict(hole=lambda r, c, h, w, rng: block(r, c, w, h, rng)),
+    ),
+    (
+        "one-large-hole",
+        "always hides the same block",
+        lambda: dict(
+            hole=lambda r, c, h, w, _: block(r, c, h, w, np.random.default_rng(0))
+        ),
+    ),
+    (
+        "price-of-a-block",
+        "has a full convolution in the middle",
+        lambda: dict(weights=lambda c, e, k: 2 * c * c * e + (k * c * e) ** 2),
+    ),
+    (
+        "price-of-a-block",
+        "forgets that it is narrowed again",
+        lambda: dict(weights=lambda c, e, k: c * c * e + k**2 * c * e),
+    ),
+    (
+        "vote-of-neighbours",
+        "asks the nearest image only",
+        lambda: dict(vote=lambda found, y: y[found[:, 0]]),
+    ),
+    (
+        "vote-of-neighbours",
+        "gives the smallest class of those tied",
+        lambda: dict(
+            vote=lambda found, y: [np.bincount(row).argmax() for row in y[found]]
+        ),
+    ),
+    (
+        "shared-by-many",
+        "is rounded down",
+        lambda: dict(users=3, cost={"ImageNet": 7.0, "autoencoder": 2.0}),
+    ),
+    (
+        "shared-by-many",
+        "is upside down",
+        lambda: dict(users=2 / 7, cost={"ImageNet": 7.0, "autoencoder": 2.0}),
+    ),
+    (
+        "norm-compromise",
+        "forgets that the means lie apart",
+        lambda: dict(
+            blend=lambda m, v, n, w, s: (m + s * (n - m), v + s * (w - v)),
+        ),
+    ),
+    (
+        "norm-compromise",
+        "gives the share to ImageNet",
+        lambda: dict(blend=lambda m, v, n, w, s: (n + s * (m - n), w + s * (v - w))),
     ),
 ]
 

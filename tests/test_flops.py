@@ -25,6 +25,8 @@ def model(shape, *stack):
         (model((8, 8, 2), layers.Conv2D(6, 3)), 36 * 6 * 9 * 2),
         # two groups: each filter sees half of the 4 channels
         (model((8, 8, 4), layers.Conv2D(6, 3, groups=2)), 36 * 6 * 9 * 2),
+        # each filter sees one channel of 4
+        (model((8, 8, 4), layers.DepthwiseConv2D(3)), 36 * 4 * 9),
         # each of 4 by 4 inputs spreads 2 channels over 3 by 3 by 6
         (
             model((4, 4, 2), layers.Conv2DTranspose(6, 3, strides=2, padding="same")),
@@ -110,7 +112,7 @@ def test_what_is_kept_is_what_the_way_back_needs():
 
 def test_a_layer_that_is_not_known_is_refused():
     with pytest.raises(ValueError, match=r"pretrain\.flops"):
-        flops.forward(model((8, 8, 2), layers.DepthwiseConv2D(3)))
+        flops.forward(model((8, 8, 2), layers.SeparableConv2D(6, 3)))
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="asks XLA")

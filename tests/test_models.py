@@ -59,6 +59,28 @@ def test_a_transformer_knows_places_by_their_embedding_only():
     assert len(np.unique(waves.reshape(64, 16).round(4), axis=0)) == 64
 
 
+def test_the_parts_of_a_patch_encoder_make_the_map_of_its_blocks():
+    encoder = models.patch_encoder((16, 16, 3), size=8, blocks=2, heads=2)
+    assert encoder.output_shape == (None, 4, 4, 8)
+    decoder = models.patch_decoder((4, 4, 8), size=12, blocks=1, heads=2)
+    assert decoder.output_shape == (None, 16, 16, 3)
+    x = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("uint8")
+    last = models.up_to_block(encoder, 2)
+    normed = encoder.get_layer("transformer").get_layer("norm")(models.predict(last, x))
+    np.testing.assert_allclose(normed, models.predict(encoder, x), atol=1e-5)
+    first = models.predict(models.up_to_block(encoder, 1), x)
+    assert np.abs(first - models.predict(last, x)).max() > 1e-3
+
+
+def test_a_patch_decoder_puts_pixels_where_their_patch_is():
+    decoder = models.patch_decoder((2, 2, 4), 4, 1, patch=3, channels=1, heads=1)
+    network = decoder.get_layer("pixels")
+    network.kernel.assign(np.zeros((4, 9)))
+    network.bias.assign(np.arange(9.0))
+    image = models.predict(decoder, np.zeros((1, 2, 2, 4)))[0, :, :, 0]
+    np.testing.assert_array_equal(image, np.tile(np.arange(9).reshape(3, 3), (2, 2)))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_strong_augmentation_repeats_with_its_seed_and_rests_outside_training(channels):
     x = images(8, channels).astype("float32")

@@ -149,3 +149,181 @@ def test_views_are_told_apart_after_some_training(monkeypatch, tmp_path):
     )
     assert history["loss"][-1] < 0.8 * history["loss"][0]
     assert history["loss"][-1] < 0.8 * np.log(31)  # guessing
+
+
+# ------------------------------------------------------- two views, not compared
+
+
+def vicreg(x, **settings):
+    return objectives.VICReg(same(x), layers.RandomResizedCrop(0.5, seed=0), **settings)
+
+
+def test_the_three_terms_are_those_worked_out_with_numpy():
+    x, z = slope(5), rng.normal(size=(10, 4)).astype("float32")
+    one, two = z[:5], z[5:]
+    expected = np.zeros(3)
+    expected[0] = np.mean((one - two) ** 2)
+    for view in (one, two):
+        deviations = np.sqrt(view.var(axis=0, ddof=1) + 1e-4)
+        expected[1] += np.maximum(0, 1 - deviations).mean() / 2
+        covariances = np.cov(view, rowvar=False)
+        others = covariances[~np.eye(4, dtype=bool)]
+        expected[2] += np.sum(others**2) / 4
+    for term in range(3):
+        model = vicreg(x, weights=np.eye(3)[term])
+        found = float(model.compute_loss(x, y_pred=ops.convert_to_tensor(z)))
+        assert found == pytest.approx(expected[term], rel=1e-4)
+
+
+def test_one_answer_to_everything_is_what_variance_forbids():
+    x, z = slope(5), np.ones((10, 4), "float32")
+    found = [float(vicreg(x, weights=w).compute_loss(x, y_pred=z)) for w in np.eye(3)]
+    assert found == pytest.approx([0, 0.99, 0])
+
+
+def test_alignment_and_uniformity_of_points_on_a_circle():
+    angles = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    spread = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    assert objectives.alignment(spread, -spread) == pytest.approx(4)
+    assert objectives.alignment(spread, spread) == 0
+    # The mean of exp(4 cos a − 4) over a circle is exp(−4) I₀(4).
+    expected = np.log(np.exp(-4) * np.i0(4))
+    assert objectives.uniformity(spread) == pytest.approx(expected, abs=0.02)
+    alike = np.tile(spread[:1], (10, 1))
+    assert objectives.uniformity(alike) == pytest.approx(0)
+
+
+# ------------------------------------------------------------- hidden patches
+
+
+def masked(side=16, fraction=0.75, seed=0, **settings):
+    """Return a small masked autoencoder with patches of 4 by 4."""
+    keras.utils.set_random_seed(1)
+    encoder = models.patch_encoder((side, side, 1), size=8, blocks=1, heads=2)
+    decoder = models.patch_decoder(
+        encoder.output_shape[1:], size=8, blocks=1, channels=1, heads=2
+    )
+    return objectives.MaskedAutoencoder(
+        encoder, decoder, fraction, seed=seed, **settings
+    )
+
+
+def test_of_hidden_patches_the_network_sees_nothing():
+    x, model = slope(2).astype("float32"), masked()
+    order = model.draw(2)
+    hidden = numbers(model.hidden(order))
+    before = numbers(model.restore(x, order))
+    other_hidden = numbers(model.restore(np.where(hidden == 1, 0, x), order))
+    np.testing.assert_array_equal(other_hidden, before)
+    other_visible = numbers(model.restore(np.where(hidden == 0, 0, x), order))
+    assert np.abs(other_visible - before).max() > 1e-3
+
+
+def test_as_many_patches_are_hidden_as_asked_and_others_in_the_next_call():
+    model = masked(fraction=0.75)
+    draws = [numbers(model.hidden(model.draw(5))) for _ in "ab"]
+    for hidden in draws:
+        patches = hidden.reshape(5, 4, 4, 4, 4, 1).mean(axis=(2, 4))
+        assert set(np.unique(patches)) == {0, 1}
+        np.testing.assert_array_equal(patches.sum(axis=(1, 2, 3)), 12)
+    assert not np.array_equal(*draws)
+
+
+def test_the_same_seed_hides_the_same_patches():
+    one, same, other = (numbers(masked(seed=s).draw(4)) for s in (3, 3, 4))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_each_code_comes_back_to_the_place_of_its_patch():
+    model = masked()
+    # Nothing is changed on the way, so what is decoded is tokens and masks.
+    tokens = model.encoder.get_layer("patches")
+    parts = {"patches": tokens, "transformer": lambda h, training: h}
+    model.decoder = lambda h, training: h
+    model.encoder = type(
+        "Parts", (), {"get_layer": parts.get, "input_shape": tokens.input_shape}
+    )
+    model.mask_token.assign(np.full(8, 7.0))
+    x = slope(2)
+    order = model.draw(2)
+    found = numbers(model.restore(x, order)).reshape(2, 16, 8)
+    hidden = numbers(model.hidden(order))[:, ::4, ::4].reshape(2, 16) == 1
+    np.testing.assert_array_equal(found[hidden], 7)
+    np.testing.assert_array_equal(found[~hidden], numbers(tokens(x))[~hidden])
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [(0, 4.0), (1, (12 * 4 + 4 * 1) / 16), (0.5, 50 / 14)]
+)
+def test_the_error_counts_at_hidden_patches(visible, expected):
+    model = masked(visible=visible)
+    x = np.zeros((3, 16, 16, 1), "uint8")
+    hidden = model.hidden(model.draw(3))
+    restored = 1 + hidden  # off by 2 at hidden patches, by 1 at the others
+    assert float(model.compute_loss(x, y_pred=(restored, hidden))) == pytest.approx(
+        expected
+    )
+
+
+def test_the_target_may_be_another_than_the_image():
+    model = masked(target=layers.PatchNormalization(4, floor=0))
+    x = slope(2)
+    hidden = model.hidden(model.draw(2))
+    nothing = np.zeros(x.shape, "float32")
+    # Each patch has variance 1.
+    found = float(model.compute_loss(x, y_pred=(nothing, hidden)))
+    assert found == pytest.approx(1, abs=1e-3)
+
+
+def test_the_parts_of_a_masked_autoencoder_must_fit_together():
+    encoder = models.patch_encoder((16, 16, 1), size=8, blocks=1)
+    decoder = models.patch_decoder((4, 4, 8), size=8, blocks=1, channels=3)
+    with pytest.raises(ValueError, match="must be equal"):
+        objectives.MaskedAutoencoder(encoder, decoder)
+
+
+def test_its_encoder_makes_a_map_of_a_whole_image():
+    model = masked(fraction=0.0)
+    x = slope(2)
+    found = models.predict(model.encoder, x)
+    assert found.shape == (2, 4, 4, 8)
+    tokens = model.encoder.get_layer("patches")(x)
+    mixed = ops.take(tokens, [3, 0, 2, 1, *range(4, 16)], axis=1)
+    apart = numbers(model.encoder.get_layer("transformer")(mixed))
+    np.testing.assert_allclose(apart[:, 0], found[:, 0, 3], atol=1e-5)
+
+
+def test_the_cache_tells_masked_autoencoders_apart():
+    def kinds(**settings):
+        return [w for w in masked(**settings).get_weights() if w.shape == (2,)]
+
+    assert not np.array_equal(kinds(), kinds(fraction=0.5))
+    assert not np.array_equal(kinds(), kinds(visible=0.5))
+    np.testing.assert_array_equal(kinds(), kinds())
+
+
+def test_masked_pretraining_learns_and_is_found_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("PRETRAIN_CACHE", str(tmp_path))
+    model, x = masked(), slope(128)
+    settings = {"epochs": 12, "batch_size": 32, "learning_rate": 1e-2}
+    history = objectives.pretrain(model, x, **settings)
+    assert history["loss"][-1] < 0.3 * history["loss"][0]
+    again = masked()
+    assert objectives.pretrain(again, x, **settings) == history
+    for w, v in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(w, v)
+
+
+# ------------------------------------------------------------------- edges alone
+
+
+def test_a_high_pass_leaves_nothing_of_flat_images_and_most_of_a_point():
+    flat = np.full((1, 9, 9, 2), 0.7, "float32")
+    np.testing.assert_allclose(layers.HighPass(5)(flat), 0, atol=1e-6)
+    point = np.zeros((1, 9, 9, 1), "float32")
+    point[0, 4, 4] = 1
+    found = numbers(layers.HighPass(3)(point))[0, :, :, 0]
+    assert found[4, 4] == pytest.approx(8 / 9)
+    np.testing.assert_allclose(found[3, 3:6], -1 / 9, rtol=1e-5)
+    assert np.count_nonzero(found) == 9

@@ -1629,3 +1629,317 @@ def three_patients(diagnosis, *, patients):
             yield f"`diagnosis[{letter!r}]` should be one of {', '.join(tests)}."
         elif answer != truth[letter]:
             yield f"`{letter}` is not {answer}: {tests[truth[letter]]}"
+
+
+# ------------------------------------------------------- 07a: denoising and masking
+
+
+@checker("price-of-a-quarter")
+def price_of_a_quarter(tokens, scores):
+    """Two numbers: the `tokens` that the encoder gets of an image, and the fraction of
+    the `scores` of attention that are computed.
+    """
+    yield from diagnose(
+        "tokens",
+        tokens,
+        49,
+        (196, "counts all patches: a quarter of them is shown."),
+        (147, "counts the hidden patches: a quarter is shown."),
+        (3.5, "counts along one side only: patches lie in rows and columns."),
+        (7, "counts along one side only: patches lie in rows and columns."),
+        otherwise="should be a quarter of the patches of 16 by 16 in 224 by 224.",
+    )
+    yield from diagnose(
+        "scores",
+        scores,
+        1 / 16,
+        (1 / 4, "is that of the tokens: scores belong to *pairs* of tokens."),
+        (9 / 16, "is that of the hidden patches: a quarter is shown."),
+        (49**2, "is their number: give the fraction of those for the whole image."),
+        (16, "is upside down: fewer scores are computed, not more."),
+        otherwise="should be the square of the share of tokens.",
+    )
+
+
+@checker("back-to-their-places")
+def back_to_their_places(put_back):
+    """`put_back`, a function: codes of visible patches (shown, size), mask token
+    (size,), order of all patches (patches,) → (patches, size).
+    """
+    function("put_back", put_back)
+    order, mask = np.array([3, 0, 4, 2, 1, 5]), np.array([-1.0, -2.0])
+    code = np.array([[10.0, 11], [20, 21], [30, 31]])
+    in_order = np.concatenate([code, np.tile(mask, (3, 1))])
+    sorted_codes = np.tile(mask, (6, 1))
+    sorted_codes[np.sort(order[:3])] = code
+    given = [part.copy() for part in (code, mask, order)]
+    found = put_back(*given)
+    yield from diagnose(
+        "put_back(code, mask, order)",
+        found,
+        in_order[np.argsort(order)],
+        (in_order, "leaves all codes in front: row i belongs to patch i."),
+        (in_order[order], "shuffles once more: undo the order, with its argsort."),
+        (sorted_codes, "has codes at the visible patches, but not each at its own."),
+        otherwise="should have code i in row order[i], and `mask` in all others.",
+    )
+    if not np.array_equal(given[0], code) or not np.array_equal(given[1], mask):
+        yield "`put_back` changes the arrays that it is given: work on a copy."
+
+
+@checker("hidden-only")
+def hidden_only(hidden_loss):
+    """`hidden_loss`, a function: target, restored (n, height, width, channels), hidden
+    (n, height, width, 1), the weight of visible pixels → weighted mean squared error.
+    """
+    function("hidden_loss", hidden_loss)
+    rng = np.random.default_rng(0)
+    target, restored = rng.random((2, 3, 4, 4, 3))
+    hidden = (rng.random((3, 4, 4, 1)) < 0.4).astype("float64")
+    square = np.square(target - restored)
+    for visible in (0.0, 0.5):
+        weight = hidden + visible * (1 - hidden)
+        total = np.sum(weight * square)
+        swapped = 1 - hidden + visible * hidden
+        right = total / weight.sum() / 3
+        yield from diagnose(
+            f"hidden_loss(target, restored, hidden, {visible})",
+            hidden_loss(target, restored, hidden, visible),
+            right,
+            (3 * right, "counts each weight once: all channels share it."),
+            (np.mean(weight * square), "divides by all pixels, not by the weights."),
+            (total, "is a sum: divide by the sum of the weights."),
+            (np.mean(square), "is that of the whole image."),
+            (
+                np.sum(swapped * square) / swapped.sum() / 3,
+                "has the weights the wrong way round: `hidden` is 1 where hidden.",
+            ),
+            otherwise="should be the weighted mean of the squared errors.",
+        )
+
+
+@checker("one-large-hole")
+def one_large_hole(hole):
+    """`hole`, a function: rows, columns, height, width, generator → an array (rows,
+    columns) of 0 and 1, with one block of 1 at a random place.
+    """
+    function("hole", hole)
+    rng = np.random.default_rng(0)
+    places = set()
+    for _ in range(300):
+        found = array("hole(5, 4, 2, 3, rng)", hole(5, 4, 2, 3, rng), 5, 4)
+        rows, columns = (np.flatnonzero(found.any(axis=a)) for a in (1, 0))
+        if found.sum() != 6 or not np.isin(found, (0, 1)).all():
+            raise Off(f"`hole` should hide 2 · 3 patches, and hides {found.sum():g}.")
+        if (np.ptp(rows), np.ptp(columns)) == (2, 1):
+            raise Off("`hole` swaps height and width: rows come first.")
+        if (np.ptp(rows), np.ptp(columns)) != (1, 2):
+            raise Off("`hole` should hide one block, not scattered patches.")
+        places.add((int(rows[0]), int(columns[0])))
+    if len(places) == 1:
+        yield "`hole` always hides the same block: draw its place from `rng`."
+    elif not {3, 0} <= {row for row, _ in places}:
+        yield "`hole` never reaches the last row, or the first: how many rows fit?"
+    elif not {1, 0} <= {column for _, column in places}:
+        yield "`hole` never reaches the last column, or the first."
+
+
+@checker("price-of-a-block")
+def price_of_a_block(weights):
+    """`weights`, a function: channels, expansion, kernel → the number of kernel weights
+    of an inverted bottleneck, without norms.
+    """
+    function("weights", weights)
+    for c, e, k in (40, 6, 5), (8, 3, 3):
+        wide = c * e
+        yield from diagnose(
+            f"weights({c}, {e}, {k})",
+            weights(c, e, k),
+            2 * c * wide + k**2 * wide,
+            (2 * c * wide + (k * wide) ** 2, "has a full convolution in the middle."),
+            (2 * c * wide + k * wide, "has kernels of k numbers: they are k by k."),
+            (c * wide + k**2 * wide, "forgets that it is narrowed again."),
+            (
+                2 * c * wide + k**2 * c,
+                "filters the narrow channels, not the wide ones.",
+            ),
+            (2 * c * wide + k**2, "has one filter for all channels: each has its own."),
+            otherwise="should count widening, filtering and narrowing.",
+            tolerance=1e-6,
+        )
+
+
+@checker("vote-of-neighbours")
+def vote_of_neighbours(vote):
+    """`vote`, a function: indices of the nearest images, (queries, k), nearest first,
+    and labels → the class with most votes, of those tied the one whose image is
+    nearest.
+    """
+    function("vote", vote)
+    y = np.array([7, 7, 2, 2, 5])
+    found = np.array([[2, 0, 1, 4, 4], [0, 3, 2, 1, 4], [4, 3, 1, 2, 0]])
+    yield from diagnose(
+        "vote(found, y)",
+        vote(found, y),
+        np.array([7, 7, 2]),
+        (np.array([2, 7, 5]), "asks the nearest image only."),
+        (np.array([5, 2, 2]), "gives the smallest class of those tied."),
+        (np.array([4, 0, 0]), "counts indices: look up their labels in `y`."),
+        otherwise="should be the class with most votes; of those tied, the one whose "
+        "image comes first in the row.",
+    )
+
+
+@checker("shared-by-many")
+def shared_by_many(users, *, cost):
+    """`users`, a whole number: how often the arithmetic of ImageNet must be shared to
+    be no more than the autoencoder's.
+    """
+    times = cost["ImageNet"] / cost["autoencoder"]
+    yield from diagnose(
+        "users",
+        users,
+        float(np.ceil(times)),
+        (float(np.floor(times)), "is rounded down: each share is then too large."),
+        (times, "is not a whole number: round it up."),
+        (1 / times, "is upside down."),
+        otherwise="should be ImageNet's operations by the autoencoder's, rounded up.",
+        tolerance=1e-9,
+    )
+
+
+@checker("norm-compromise")
+def norm_compromise(blend):
+    """`blend`, a function: mean, variance, our mean, our variance, share → mean and
+    variance of the mixture in which `share` is ours.
+    """
+    function("blend", blend)
+    m, v, ours, our_v = (np.array(a) for a in ([1.0, 2], [4.0, 1], [3.0, 2], [1.0, 9]))
+    share = 0.25
+    found = blend(m, v, ours, our_v, share)
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise Off("`blend` should return two things: mean and variance.")
+
+    def mixed(a, b):
+        return (1 - share) * a + share * b
+
+    between = share * (1 - share) * (m - ours) ** 2
+    yield from diagnose(
+        "blend(…)[0]",
+        found[0],
+        mixed(m, ours),
+        (mixed(ours, m), "gives the share to ImageNet: it is ours."),
+        otherwise="should be the weighted mean of the means.",
+    )
+    yield from diagnose(
+        "blend(…)[1]",
+        found[1],
+        mixed(v, our_v) + between,
+        (mixed(v, our_v), "forgets that the means lie apart."),
+        (mixed(v**0.5, our_v**0.5) ** 2, "mixes deviations, not variances."),
+        (mixed(v, our_v) + (m - ours) ** 2, "adds the distance in full."),
+        otherwise="should be E[h²] − E[h]² of the mixture.",
+    )
+
+
+# --------------------------------------------------------- 07b: contrastive learning
+
+
+@checker("loss-of-guessing")
+def loss_of_guessing(guessing, batch_for_8):
+    """`guessing`, the loss of a collapsed network in a batch of 256 images, and
+    `batch_for_8`, the smallest batch with a loss of at least 8.
+    """
+    yield from diagnose(
+        "guessing",
+        guessing,
+        np.log(511),
+        (np.log(512), "counts the view itself: it is left out."),
+        (np.log(256), "counts the images: there are two views of each."),
+        (np.log(255), "counts the images: there are two views of each."),
+        (np.log2(511), "is in bits: take the natural logarithm."),
+        otherwise="should be the logarithm of the number of other views.",
+        tolerance=1e-4,
+    )
+    smallest = np.ceil((np.exp(8) + 1) / 2)
+    yield from diagnose(
+        "batch_for_8",
+        batch_for_8,
+        smallest,
+        (smallest - 1, "is rounded down: its loss is just below 8."),
+        (np.ceil(np.exp(8)), "is the number of views, not of images."),
+        (np.ceil(np.exp(8) + 1), "is the number of views, not of images."),
+        otherwise="should be the smallest n with ln(2 n − 1) at least 8.",
+        tolerance=1e-6,
+    )
+
+
+@checker("turns-confused")
+def turns_confused(confused, *, said):
+    """`confused`, (4, 4): the share of images with k turns that were taken for l."""
+    counts = np.array([np.bincount(s, minlength=4) for s in said])
+    right = counts / counts.sum(axis=1, keepdims=True)
+    yield from diagnose(
+        "confused",
+        confused,
+        right,
+        (right.T, "is transposed: a row belongs to how far images were turned."),
+        (counts, "counts: divide each row by its sum."),
+        (100 * right, "is in percent: give shares."),
+        (counts / counts.sum(), "adds up to 1 as a whole: each row should."),
+        otherwise="should hold the share of the answers 0 to 3, one row for each turn.",
+    )
+
+
+@checker("stable-push")
+def stable_push(push):
+    """`push`, a function: cosines, temperature → the share of the push on each."""
+    function("push", push)
+    cosines = np.array([-0.5, 0.2, 0.8])
+
+    def softmax(logits):
+        weights = np.exp(logits - logits.max())
+        return weights / weights.sum()
+
+    yield from diagnose(
+        "push(cosines, 0.5)",
+        push(cosines, 0.5),
+        softmax(cosines / 0.5),
+        (softmax(cosines * 0.5), "multiplies by the temperature: divide."),
+        (softmax(cosines), "leaves the temperature out."),
+        (softmax(-cosines / 0.5), "pushes the farthest most: mind the sign."),
+        (100 * softmax(cosines / 0.5), "is in percent: the shares should add up to 1."),
+        otherwise="should be the softmax of the cosines over the temperature.",
+    )
+    with np.errstate(all="ignore"):
+        sharp = as_array(push(np.array([0.9, 0.1, 0.899]), 1e-3))
+    if not np.isfinite(sharp).all():
+        yield (
+            "`push(cosines, 0.001)` overflows: subtract the largest logit from all "
+            "before you take exponentials."
+        )
+
+
+@checker("lacking-variance")
+def lacking_variance(lacking):
+    """`lacking`, a function: vectors (n, d) → what their deviations lack to 1, on
+    average.
+    """
+    function("lacking", lacking)
+    z = np.random.default_rng(0).normal(size=(8, 4)) * [3, 0.1, 0.5, 1.5]
+    short = 1 - z.std(axis=0, ddof=1)
+    yield from diagnose(
+        "lacking(z)",
+        lacking(z),
+        np.maximum(0, short).mean(),
+        (short.mean(), "lets one number make up for another: stop at 0 for each."),
+        (max(0, short.mean()), "stops at 0 after the mean: do it for each number."),
+        (np.maximum(0, 1 - z.var(axis=0, ddof=1)).mean(), "takes variances."),
+        (np.maximum(0, 1 - z.std(axis=0)).mean(), "divides by n: use ddof=1."),
+        (
+            np.maximum(0, 1 - z.std(axis=1, ddof=1)).mean(),
+            "looks along the rows: each deviation is taken over the images.",
+        ),
+        (np.maximum(0, short).sum(), "is the sum: take the mean over the numbers."),
+        otherwise="should be the mean over the d numbers of max(0, 1 − deviation).",
+    )

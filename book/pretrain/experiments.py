@@ -15,7 +15,14 @@ from keras import layers, ops
 
 from pretrain import data, flops, methods, models, objectives, transfer
 from pretrain.feed import batches
-from pretrain.layers import BatchNormalization, RandomCropFlip, RandomMask
+from pretrain.layers import (
+    BatchNormalization,
+    HighPass,
+    PatchNormalization,
+    RandomCropFlip,
+    RandomMask,
+    pixel_noise,
+)
 from pretrain.methods import Fitted, Task, method
 from pretrain.profiles import compile_options
 
@@ -592,3 +599,172 @@ def what_it_was_pretrained_on(task: Task, pretrained_on: str) -> Fitted:
     found["tenth"] = percent_right(few, encoder)
     fitted = methods.probe(task, methods.features_of(encoder))
     return Fitted(fitted.predict, found)
+
+
+def corruption(
+    kind: str, strength: float, patch: int, seed: int
+) -> layers.Layer | None:
+    """Return a layer that adds noise or hides patches; None for `nothing`."""
+    makers = {
+        "nothing": lambda: None,
+        "noise": lambda: pixel_noise(strength, seed),
+        "mask": lambda: RandomMask(patch, strength, seed=seed),
+    }
+    return makers[kind]()
+
+
+def restored_target(name: str) -> layers.Layer | None:
+    """Return what makes of an image what is to be restored; None for itself."""
+    makers = {
+        "image": lambda: None,
+        "patches": lambda: PatchNormalization(4),
+        "high-pass": lambda: HighPass(5),
+    }
+    return makers[name]()
+
+
+def denoising_grid() -> tuple[dict, ...]:
+    """Return corruptions of each strength; targets and augmentation with a few."""
+    nothing, noise = {"corrupt": "nothing"}, {"corrupt": "noise", "strength": 0.25}
+    mask = {"corrupt": "mask", "patch": 4, "strength": 0.5}
+    return (
+        {"corrupt": "no learning"},
+        nothing,
+        *({"corrupt": "noise", "strength": s} for s in (0.1, 0.25, 0.5)),
+        *(
+            {"corrupt": "mask", "patch": patch, "strength": s}
+            for patch, s in ((4, 0.25), (4, 0.5), (4, 0.75), (8, 0.5), (8, 0.75))
+        ),
+        *(
+            {**how, "target": target}
+            for target in ("patches", "high-pass")
+            for how in (nothing, mask)
+        ),
+        *({**how, "augmented": True} for how in (nothing, noise)),
+    )
+
+
+def pretraining_images(task: Task, augmented: bool = False) -> np.ndarray:
+    """Return 10,000 images drawn with the seed of the trial, or variants of them.
+
+    The variants, shifted and mirrored, are as many as the steps of the study need.
+    """
+    x = draw(task.unlabelled, 10_000, task.seed)
+    if not augmented:
+        return x
+    augment = RandomCropFlip(seed=task.seed)
+    passes = -(-task.steps * BATCH_SIZE // len(x))
+    variants = (augment(x, training=True) for _ in range(passes))
+    return np.concatenate([ops.convert_to_numpy(v) for v in variants])
+
+
+@method("denoising", denoising_grid())
+def denoising(
+    task: Task,
+    corrupt: str,
+    strength: float = 0.0,
+    patch: int = 0,
+    target: str = "image",
+    augmented: bool = False,
+) -> Fitted:
+    """A linear probe on a small autoencoder that restores corrupted images.
+
+    Before the probe, batch norm of each encoder meets whole images: corrupted ones have
+    other statistics, and the weights alone shall differ. What is found besides: the
+    probe on earlier stages; with the statistics of pretraining, on the last one; and
+    the errors of restoring validation images, corrupted and whole.
+    """
+    encoder, found = small_conv_encoder(task), {}
+    if corrupt != "no learning":
+        decoder = models.conv_decoder(
+            encoder.output_shape[1:],
+            channels=task.x.shape[-1],
+            activation="sigmoid" if target == "image" else "linear",
+        )
+        model = objectives.Autoencoder(
+            encoder,
+            decoder,
+            corruption(corrupt, strength, patch, task.seed),
+            restored_target(target),
+        )
+        optimize(
+            model,
+            "Adam",
+            2e-3,
+            pretraining_images(task, augmented),
+            steps=task.steps,
+            batch_size=BATCH_SIZE,
+            seed=task.seed,
+        )
+        found["own_statistics"] = percent_right(task, encoder)
+        if target == "image":
+            found["task_error"] = masked_error(model, task.x_val)
+            found["copy_error"] = objectives.reconstruction_error(model, task.x_val)
+    transfer.settle_normalisation(encoder, task.unlabelled, task.seed)
+    for stage in (1, 2):
+        part = models.pooled_features(encoder, f"relu{stage}", 4)
+        found[f"stage{stage}"] = percent_right(task, part)
+    fitted = methods.probe(task, methods.features_of(encoder))
+    return Fitted(fitted.predict, found)
+
+
+def hidden_error(model: objectives.MaskedAutoencoder, x: np.ndarray) -> float:
+    """Return the error of the target on images, as in training."""
+    parts = [x[i : i + 500] for i in range(0, len(x), 500)]
+    losses = [model.compute_loss(part, y_pred=model(part)) for part in parts]
+    return float(np.mean([float(loss) for loss in losses]))
+
+
+@method(
+    "masked transformer",
+    (
+        {"pretrained": False},
+        {"fraction": 0.0, "visible": 1.0},
+        {"fraction": 0.25},
+        {"fraction": 0.5},
+        {"fraction": 0.75},
+        {"fraction": 0.75, "visible": 1.0},
+        {"fraction": 0.75, "target": "image"},
+    ),
+)
+def masked_transformer(
+    task: Task,
+    fraction: float = 0.0,
+    visible: float = 0.0,
+    target: str = "patches",
+    pretrained: bool = True,
+) -> Fitted:
+    """A linear probe on a small transformer that is shown a part of the patches.
+
+    With a fraction of 0 it is shown all, and copies. What is found besides: the probe
+    on the first two blocks, and the loss on validation images.
+    """
+    keras.utils.set_random_seed(task.seed)
+    encoder, found = models.patch_encoder(task.x.shape[1:], size=32, blocks=3), {}
+    if pretrained:
+        decoder = models.patch_decoder(
+            encoder.output_shape[1:], size=32, blocks=1, channels=task.x.shape[-1]
+        )
+        model = objectives.MaskedAutoencoder(
+            encoder,
+            decoder,
+            fraction,
+            restored_target(target),
+            visible,
+            seed=task.seed,
+        )
+        optimize(
+            model,
+            "Adam",
+            4e-3,
+            pretraining_images(task),
+            steps=task.steps,
+            batch_size=BATCH_SIZE,
+            seed=task.seed,
+        )
+        found["loss"] = hidden_error(model, task.x_val)
+    for block in (1, 2):
+        part = models.up_to_block(encoder, block)
+        pool = models.pooled_features(part, part.layers[-1].name, 4)
+        found[f"block{block}"] = percent_right(task, pool)
+    return Fitted(probe_on_map(task, encoder).predict, found)

@@ -34,7 +34,7 @@ def of_layer(layer: keras.layers.Layer) -> int:
         return of_attention(layer)
     # Each weight of a kernel is used once at each place: of the output, or of the
     # input where the kernel is laid on it (Dumoulin & Visin, 2016).
-    if isinstance(layer, layers.Conv2D | layers.Dense):
+    if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense):
         places = layer.output.shape[1:-1]
     elif isinstance(layer, layers.Conv2DTranspose):
         places = layer.input.shape[1:-1]

@@ -5,6 +5,7 @@ The architecture is that of Tan & Le (2019) in the variant for small devices (Go
 in `weights/`, made by `tools/convert_efficientnet.py`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -89,3 +90,49 @@ def pretrained(side: int) -> keras.Model:
     model = efficientnet_lite0(side)
     model.load_weights(WEIGHTS)  # stored in half precision
     return model
+
+
+def spatial_means(network: keras.Model, names: Sequence[str]) -> keras.Model:
+    """Return a model that averages some layers over all places, in one row.
+
+    Shapes: images → (n, channels of all these layers).
+
+    Args:
+        network: any model on images; its weights are shared, not copied.
+        names: of layers.
+    """
+    means = [
+        layers.GlobalAveragePooling2D()(network.get_layer(name).output)
+        for name in names
+    ]
+    return keras.Model(network.input, layers.Concatenate(name="means")(means))
+
+
+def enlarger(input_shape: tuple[int, int, int], side: int) -> keras.Model:
+    """Return a model that makes images ready for the network: larger, in colour.
+
+    They are interpolated bilinearly; a grey one gets three equal channels.
+
+    Shapes: images in 0 … 255, `input_shape` → (side, side, 3), in 0 … 255.
+    """
+    image = keras.Input(input_shape, name="image")
+    h = image if input_shape[-1] == 3 else layers.Concatenate(name="grey")([image] * 3)
+    return keras.Model(image, layers.Resizing(side, side)(h), name="enlarger")
+
+
+def on_images(network: keras.Model, input_shape: tuple[int, int, int]) -> keras.Model:
+    """Put a network behind an `enlarger`.
+
+    Shapes: images in 0 … 255, `input_shape` → what the network makes of them.
+    """
+    image = keras.Input(input_shape, name="image")
+    enlarged = enlarger(input_shape, network.input_shape[1])(image)
+    return keras.Model(image, network(enlarged), name="on_images")
+
+
+def freeze_before(network: keras.Model, stage: int) -> None:
+    """Freeze all layers of `efficientnet_lite0` in front of a stage, from 2 to 7."""
+    for layer in network.layers:
+        if layer.name.startswith(f"stage{stage}"):
+            return
+        layer.trainable = False

@@ -132,11 +132,14 @@ class PatchDictionary:
         )
 
     def _features(self, x: np.ndarray, cells: int) -> np.ndarray:
-        rows = (standardised(patches_of(x)) - self.mean) @ self.whiten
-        lengths = np.square(rows).sum(axis=-1, keepdims=True)
+        places = patches_of(x)
+        rows = standardised(places.reshape(-1, *places.shape[3:]))
+        rows = (rows - self.mean) @ self.whiten
+        lengths = np.square(rows).sum(axis=1, keepdims=True)
         squares = lengths + np.square(self.centroids).sum(axis=1)
         distances = np.sqrt(np.maximum(squares - 2 * rows @ self.centroids.T, 0))
-        active = np.maximum(distances.mean(axis=-1, keepdims=True) - distances, 0)
+        active = np.maximum(distances.mean(axis=1, keepdims=True) - distances, 0)
+        active = active.reshape(*places.shape[:3], -1)
         pooled = [
             column.mean(axis=(1, 2))
             for row in np.array_split(active, cells, axis=1)

@@ -282,3 +282,28 @@ class PositionEmbedding(keras.layers.Layer):
 
     def call(self, patches):
         return patches + ops.cast(self.waves, patches.dtype)
+
+
+@keras.saving.register_keras_serializable("pretrain")
+class HighPass(keras.layers.Layer):
+    """Subtract from each pixel the mean of the square around it, in each channel.
+
+    What is left are edges and texture; light and colour of whole regions, which a
+    neighbour tells at no cost, are gone. At the border the square is cut off.
+
+    Shapes: (batch, height, width, channels) in and out.
+
+    Args:
+        size: side of the square in pixels, odd.
+    """
+
+    def __init__(self, size: int = 5, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, images):
+        blurred = ops.average_pool(images, self.size, strides=1, padding="same")
+        return images - blurred
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}

@@ -271,7 +271,9 @@ def from_scratch(task: Task, **settings) -> Fitted:
     return Fitted(train(task, encoder, head, **settings))
 
 
-def start_from(task: Task, pretrained: keras.Model, stages: int, **settings) -> Callable:
+def start_from(
+    task: Task, pretrained: keras.Model, stages: int, **settings
+) -> Callable:
     """Train a network whose first stages come from another, and the others do not.
 
     Returns the classifier, images → labels.

@@ -170,6 +170,87 @@ def vision_transformer(
     return keras.Model(image, h, name="vision_transformer")
 
 
+def transformer(token_shape: Shape, blocks: int, heads: int = 4) -> keras.Model:
+    """Let tokens attend to each other, as in `vision_transformer`.
+
+    Shapes: (n, size) → (n, size); with n = None, any number of tokens.
+
+    Args:
+        token_shape: (n, size); `heads` must divide `size`.
+        blocks: number of attention layers, each followed by two dense ones. Their
+            outputs are called `block1`, `block2`, …
+    """
+    size = token_shape[-1]
+    tokens = h = keras.Input(token_shape, name="tokens")
+    for i in range(1, blocks + 1):
+        seen = layers.LayerNormalization(name=f"norm{i}a")(h)
+        attend = layers.MultiHeadAttention(heads, size // heads, name=f"attend{i}")
+        h = layers.Add(name=f"seen{i}")([h, attend(seen, seen)])
+        thought = layers.LayerNormalization(name=f"norm{i}b")(h)
+        thought = layers.Dense(2 * size, activation="gelu", name=f"wide{i}")(thought)
+        thought = layers.Dense(size, name=f"narrow{i}")(thought)
+        h = layers.Add(name=f"block{i}")([h, thought])
+    h = layers.LayerNormalization(name="norm")(h)
+    return keras.Model(tokens, h, name="transformer")
+
+
+def patch_encoder(
+    input_shape: Shape, size: int, blocks: int, patch: int = 4, heads: int = 4
+) -> keras.Model:
+    """Encode an image like `vision_transformer`, by two models that can be used apart.
+
+    `patches` makes a token of each patch, with its place in the image; `transformer`
+    takes any number of tokens, so that it can be shown a part of them.
+
+    Shapes: 32×32×3 → 8×8×`size`, with patches of 4 by 4.
+    """
+    image = keras.Input(input_shape, name="image")
+    h = layers.Rescaling(1 / 255, name="scale")(image)
+    h = layers.Conv2D(size, patch, strides=patch, name="cut")(h)
+    map_shape = h.shape[1:]
+    h = layers.Reshape((-1, size), name="row")(PositionEmbedding(name="places")(h))
+    patches = keras.Model(image, h, name="patches")
+    h = transformer((None, size), blocks, heads)(patches(image))
+    return keras.Model(
+        image, layers.Reshape(map_shape, name="map")(h), name="patch_encoder"
+    )
+
+
+def up_to_block(encoder: keras.Model, block: int) -> keras.Model:
+    """Return a `patch_encoder` up to one of its blocks, counted from 1.
+
+    Shapes: images → (rows, columns, size), before the last normalisation.
+    """
+    h = encoder.get_layer("patches")(encoder.input)
+    h = truncate(encoder.get_layer("transformer"), f"block{block}")(h)
+    h = layers.Reshape(encoder.output_shape[1:])(h)
+    return keras.Model(encoder.input, h, name=f"to_block{block}")
+
+
+def patch_decoder(
+    code_shape: Shape,
+    size: int,
+    blocks: int,
+    patch: int = 4,
+    channels: int = 3,
+    heads: int = 4,
+) -> keras.Model:
+    """Decode a map of tokens into an image, patch by patch, by a small transformer.
+
+    Shapes: 8×8×any → 32×32×3, linear, with patches of 4 by 4.
+    """
+    rows, columns, _ = code_shape
+    code = keras.Input(code_shape, name="code")
+    h = layers.Dense(size, name="narrow")(code)
+    h = layers.Reshape((-1, size), name="row")(PositionEmbedding(name="places")(h))
+    h = transformer((rows * columns, size), blocks, heads)(h)
+    h = layers.Dense(patch * patch * channels, name="pixels")(h)
+    h = layers.Reshape((rows, columns, patch, patch, channels), name="squares")(h)
+    h = layers.Permute((1, 3, 2, 4, 5), name="rows_first")(h)
+    h = layers.Reshape((rows * patch, columns * patch, channels), name="image")(h)
+    return keras.Model(code, h, name="patch_decoder")
+
+
 def conv_decoder(
     code_shape: Shape = (4, 4, 128),
     filters: Sequence[int] = (64, 32),

@@ -62,6 +62,124 @@ class Autoencoder(keras.Model):
         return ops.mean(ops.square(target - y_pred))
 
 
+def tokens_at(tokens, places):
+    """Return the tokens of each image at its own places, in their order.
+
+    Keras' `take_along_axis` does the same with an index for every number.
+
+    Shapes: (batch, n, size) and (batch, k) → (batch, k, size).
+    """
+    batch, n, size = ops.shape(tokens)
+    first = n * ops.arange(batch, dtype="int32")[:, None]
+    rows = ops.reshape(tokens, (-1, size))
+    return ops.take(rows, first + ops.cast(places, "int32"), axis=0)
+
+
+class MaskedAutoencoder(keras.Model):
+    """Tell hidden patches of an image from the others: MAE (He et al., 2022).
+
+    The encoder is shown the visible patches alone, so it never meets a mask, and works
+    less. To its codes, a vector that is learnt is added wherever a patch is hidden, and
+    a small decoder restores the image from all. The error counts where patches were
+    hidden.
+
+    In every call patches are hidden, in training or not; the encoder by itself sees
+    whole images, and makes of them a map of features like any other.
+
+    Shapes: images (batch, height, width, channels) in 0 … 255 → the restored target of
+    the same shape, and what was hidden, 0 or 1, (batch, height, width, 1).
+
+    Args:
+        encoder: a `models.patch_encoder`.
+        decoder: a `models.patch_decoder` with patches of the same size.
+        fraction: of the patches that are hidden.
+        target: a layer on images in [0, 1] that says what is to be restored. Default:
+            the image itself.
+        visible: how much the error at visible patches counts, as a fraction of that at
+            hidden ones.
+        seed: fixes which patches are hidden.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        fraction: float = 0.75,
+        target: keras.layers.Layer | None = None,
+        visible: float = 0.0,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if encoder.input_shape != decoder.output_shape:
+            raise ValueError(
+                f"The decoder gives images of shape {decoder.output_shape[1:]}, but "
+                f"the encoder takes {encoder.input_shape[1:]}: they must be equal."
+            )
+        self.encoder = encoder
+        self.decoder = decoder
+        self.target = target or keras.layers.Identity(name="target")
+        self.visible = visible
+        self.seed = keras.random.SeedGenerator(seed)
+        self.rows, self.columns, size = encoder.output_shape[1:]
+        self.shown = round((1 - fraction) * self.rows * self.columns)
+        self.mask_token = self.add_weight(shape=(size,), name="mask_token")
+        # The cache knows a run by its layers and initial weights. This is neither, and
+        # decides what is learnt.
+        settings = self.add_weight(shape=(2,), trainable=False, name="settings")
+        settings.assign([fraction, visible])
+        self.build(encoder.input_shape)
+
+    def build(self, input_shape):
+        self.built = True
+
+    def draw(self, batch):
+        """Return the patches of each image in a random order, (batch, patches).
+
+        The first `self.shown` of them are visible.
+        """
+        numbers = keras.random.uniform(
+            (batch, self.rows * self.columns), seed=self.seed
+        )
+        return ops.argsort(numbers, axis=1)
+
+    def restore(self, images, order, training=None):
+        """Return what the network makes of images with patches shown in this order."""
+        tokens = self.encoder.get_layer("patches")(ops.cast(images, "float32"))
+        seen = tokens_at(tokens, order[:, : self.shown])
+        code = self.encoder.get_layer("transformer")(seen, training=training)
+        batch, patches, size = ops.shape(tokens)
+        masks = ops.broadcast_to(
+            ops.cast(self.mask_token, code.dtype), (batch, patches - self.shown, size)
+        )
+        # Back to their places: the order of an order is what undoes it.
+        places = ops.argsort(order, axis=1)
+        full = tokens_at(ops.concatenate([code, masks], axis=1), places)
+        full = ops.reshape(full, (batch, self.rows, self.columns, size))
+        return self.decoder(full, training=training)
+
+    def hidden(self, order):
+        """Return 1 where patches are hidden, else 0: (batch, height, width, 1)."""
+        rank = ops.argsort(order, axis=1)
+        hidden = ops.cast(rank >= self.shown, "float32")
+        hidden = ops.reshape(hidden, (-1, self.rows, self.columns, 1))
+        patch = self.encoder.input_shape[1] // self.rows
+        return ops.repeat(ops.repeat(hidden, patch, axis=1), patch, axis=2)
+
+    def call(self, images, training=None):
+        order = self.draw(ops.shape(images)[0])
+        return self.restore(images, order, training), self.hidden(order)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        restored, hidden = y_pred
+        target = self.target(ops.cast(x, restored.dtype) / 255)
+        weight = hidden + self.visible * (1 - hidden)
+        error = ops.mean(ops.square(target - restored), axis=-1, keepdims=True)
+        return ops.sum(weight * error) / ops.sum(weight)
+
+
 class RotationPredictor(keras.Model):
     """Tell by how many quarter turns an image was turned (Gidaris et al., 2018).
 
@@ -153,11 +271,14 @@ class ContrastiveLearner(keras.Model):
         self.built = True
 
     def call(self, images, training=None):
+        return ops.normalize(self.project(images, training), axis=-1)
+
+    def project(self, images, training=None):
+        """Return what the projector makes of the images, or of two views of each."""
         if training:
             both = ops.concatenate([images, images])
             images = self.augment(ops.cast(both, "float32"), training=True)
-        projected = self.projector(self.encoder(images, training=training))
-        return ops.normalize(projected, axis=-1)
+        return self.projector(self.encoder(images, training=training))
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -172,6 +293,75 @@ class ContrastiveLearner(keras.Model):
                 partner, logits, from_logits=True
             )
         )
+
+
+class VICReg(ContrastiveLearner):
+    """Make two views alike without comparing images: VICReg (Bardes et al., 2022).
+
+    Three terms. Invariance: the projections of two views of an image lie close
+    together. Variance: over a batch, each number of a projection has a standard
+    deviation of at least 1, which a network with one answer to everything has not.
+    Covariance: no two numbers say the same.
+
+    Shapes: images (batch, height, width, channels) in 0 … 255 → (batch, size); in
+    training those of both views, (2 batch, size), first all first views.
+
+    Args:
+        weights: of the three terms; those of the paper by default.
+    """
+
+    def __init__(self, *args, weights=(25.0, 25.0, 1.0), **kwargs):
+        super().__init__(*args, **kwargs)
+        self.weights_of_terms = tuple(weights)
+
+    def call(self, images, training=None):
+        return self.project(images, training)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        views = ops.split(y_pred, 2)
+        invariance = ops.mean(ops.square(views[0] - views[1]))
+        variance, covariance = 0.0, 0.0
+        for view in views:
+            rows, size = ops.shape(view)
+            centred = view - ops.mean(view, axis=0)
+            shared = ops.matmul(ops.transpose(centred), centred)
+            shared = shared / ops.cast(rows - 1, view.dtype)
+            own = ops.diagonal(shared)
+            lacking = ops.relu(1 - ops.sqrt(own + 1e-4))
+            variance += ops.mean(lacking) / 2
+            others = ops.sum(ops.square(shared)) - ops.sum(ops.square(own))
+            covariance += others / size
+        terms = zip(
+            self.weights_of_terms, (invariance, variance, covariance), strict=True
+        )
+        return sum(weight * term for weight, term in terms)
+
+
+def alignment(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean squared distance between two views of the same image.
+
+    Zero where all views of an image agree (Wang & Isola, 2020).
+
+    Args:
+        one, other: unit vectors, (images, size), in the same order.
+    """
+    return float(np.square(one - other).sum(axis=1).mean())
+
+
+def uniformity(z: np.ndarray) -> float:
+    """Return how evenly unit vectors are spread: ln E exp(−2 ‖z − z′‖²).
+
+    Zero where all are the same; towards −4 where they point in all directions
+    (Wang & Isola, 2020).
+
+    Args:
+        z: unit vectors, (images, size).
+    """
+    squares = 2 - 2 * (z @ z.T)
+    pairs = squares[np.triu_indices(len(z), 1)]
+    return float(np.log(np.mean(np.exp(-2 * pairs))))
 
 
 def conv_autoencoder(input_shape: models.Shape, seed: int = 0) -> Autoencoder:

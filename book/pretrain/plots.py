@@ -158,6 +158,42 @@ def intervals(
     show(figure, alt)
 
 
+def points(
+    dots: Mapping[str, tuple[float, Interval]],
+    *,
+    levels: Mapping[str, float],
+    x_label: str,
+    y_label: str,
+    alt: str,
+) -> None:
+    """Plot a named point with its interval for each entry, on a logarithmic x axis.
+
+    Args:
+        dots: name → (x value, interval).
+        levels: name → a height to draw a thin line at, for what has no x value.
+    """
+    figure, axis = plt.subplots(figsize=(7, 4.4))
+    ends = []
+    for name, (x, i) in dots.items():
+        (dot,) = axis.plot(x, i.mean, "o")
+        axis.plot((x, x), (i.low, i.high), color=dot.get_color())
+        ends.append((i.mean, x, name, dot.get_color()))
+    axis.set(xscale="log", xlabel=x_label, ylabel=y_label)
+    axis.margins(x=0.25)  # room for the names
+    for name, height in levels.items():
+        axis.axhline(height, color="black", linewidth=1)
+        axis.annotate(
+            name,
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=9,
+        )
+    name_ends(axis, ends)
+    show(figure, alt)
+
+
 def panels(
     lines: Mapping[str, Mapping[float, Interval]],
     *,

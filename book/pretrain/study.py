@@ -28,8 +28,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 from tqdm import tqdm
 
-from pretrain import cache, claims, data
-from pretrain import experiments, ladder  # noqa: F401  (they register methods)
+from pretrain import cache, claims, data, experiments, ladder, large_scale  # noqa: F401  (register methods)
 from pretrain.methods import METHODS, Fitted, Task
 
 TRIALS = (
@@ -94,12 +93,24 @@ LADDER = (
     "autoencoder, fine-tuned",
     "autoencoder, LP-FT",
 )
+# The rungs above, of the last chapters.
+HIGHER = (
+    "k-means, frozen",
+    "rotation, frozen",
+    "rotation, fine-tuned",
+    "contrastive, frozen",
+    "contrastive, fine-tuned",
+    "ImageNet, frozen",
+    "ImageNet, LP-FT",
+)
 
 
-def label_efficiency(name: str, dataset: str) -> Study:
+def label_efficiency(
+    name: str, dataset: str, methods: tuple[str, ...] = LADDER
+) -> Study:
     """Return the study behind the book's label-efficiency curves."""
     steps = {1: 300, 4: 600, 10: 1_000, 25: 1_500, 100: 2_500, 400: 5_000}
-    sizes = [Size(n, s, s // 2, (0, 1, 2, 3, 4), LADDER) for n, s in steps.items()]
+    sizes = [Size(n, s, s // 2, (0, 1, 2, 3, 4), methods) for n, s in steps.items()]
     few = ("from scratch", "autoencoder, frozen", "autoencoder, fine-tuned")
     # Twenty passes are too few for strong augmentation to pay.
     sizes.append(Size(0, 30_000, 2_500, (0, 1, 2), few, "light"))
@@ -133,7 +144,7 @@ def arrangements() -> Iterator[Size]:
 STUDIES = {
     study.name: study
     for study in (
-        label_efficiency("label_efficiency_cifar10", "cifar10"),
+        label_efficiency("label_efficiency_cifar10", "cifar10", (*LADDER, *HIGHER)),
         label_efficiency("label_efficiency_fashion", "fashion-full"),
         comparison(
             "autoencoder_recipes_cifar10",
@@ -163,11 +174,19 @@ STUDIES = {
             ),
         ),
         comparison(
+            "denoising_cifar10",
+            without_test("denoising", "masked transformer", steps=400, seeds=(0, 1, 2)),
+        ),
+        comparison(
             "sizes_cifar10",
             all_labels("size, learning rate", seeds=(TUNING_SEED,)),
             all_labels("size, labels", seeds=(0, 1, 2)),
             without_test("size, pretraining rate", seeds=(TUNING_SEED,)),
             without_test("size, pretraining", "size, no learning", seeds=(0, 1, 2)),
+        ),
+        comparison(
+            "large_scale_cifar10",
+            without_test("ImageNet, one tap", seeds=(0, 1, 2)),
         ),
         Study(
             "label_efficiency_quick",
