@@ -170,15 +170,42 @@ def test_the_three_terms_are_those_worked_out_with_numpy():
         others = covariances[~np.eye(4, dtype=bool)]
         expected[2] += np.sum(others**2) / 4
     for term in range(3):
-        model = vicreg(x, weights=np.eye(3)[term])
+        model = vicreg(x, weights_of_terms=np.eye(3)[term])
         found = float(model.compute_loss(x, y_pred=ops.convert_to_tensor(z)))
         assert found == pytest.approx(expected[term], rel=1e-4)
 
 
 def test_one_answer_to_everything_is_what_variance_forbids():
     x, z = slope(5), np.ones((10, 4), "float32")
-    found = [float(vicreg(x, weights=w).compute_loss(x, y_pred=z)) for w in np.eye(3)]
+    found = [
+        float(vicreg(x, weights_of_terms=w).compute_loss(x, y_pred=z))
+        for w in np.eye(3)
+    ]
     assert found == pytest.approx([0, 0.99, 0])
+
+
+def test_the_cache_tells_settings_apart(monkeypatch, tmp_path):
+    monkeypatch.setenv("PRETRAIN_CACHE", str(tmp_path))
+    x = slope(16)
+
+    def train(kind, **settings):
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(0)
+        encoder = models.conv_encoder((16, 16, 1), (4,))
+        augment = layers.RandomResizedCrop(0.5, seed=0, name="part")
+        model = kind(encoder, augment, size=4, **settings)
+        objectives.pretrain(model, x, epochs=1, batch_size=8)
+        return len(list(tmp_path.glob("*.h5")))
+
+    kinds = [
+        (objectives.ContrastiveLearner, {"temperature": 0.2}),
+        (objectives.ContrastiveLearner, {"temperature": 0.5}),
+        (objectives.VICReg, {"weights_of_terms": (25, 25, 1)}),
+        (objectives.VICReg, {"weights_of_terms": (25, 0, 0)}),
+    ]
+    files = [train(kind, **settings) for kind, settings in kinds]
+    assert files == [1, 2, 3, 4]
+    assert train(kinds[0][0], **kinds[0][1]) == 4  # found again
 
 
 def test_alignment_and_uniformity_of_points_on_a_circle():

@@ -85,6 +85,14 @@ def test_dots_and_points_stand_where_the_numbers_are(shown):
     assert [line.get_xdata().tolist() for line in axis.lines[:2]] == [[1, 3], [2]]
     assert axis.lines[0].get_color() == plots.COLOURS[0]
     assert axis.lines[2].get_color() == plots.COLOURS[1]
+    costs = {name: (10.0 * i.mean, i) for name, i in values.items()}
+    plots.points(costs, levels={"c": 4.5}, x_label="x", y_label="y", alt="points")
+    axis = shown[-1][0].axes[0]
+    assert axis.get_xscale() == "log"
+    drawn = [line.get_xydata().tolist() for line in axis.lines[:2]]
+    assert drawn == [[[20, 2]], [[20, 1], [20, 3]]]
+    assert list(axis.lines[-1].get_ydata()) == [4.5, 4.5]
+    assert {text.get_text() for text in axis.texts} == {"a", "b", "c"}
     points = np.array([[0.0, 1.0], [2.0, 3.0]])
     plots.scatter({"p": points, "q": points}, np.array([0, 1]), "points", columns=2)
     (drawn,) = shown[-1][0].axes[1].collections

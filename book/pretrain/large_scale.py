@@ -113,7 +113,7 @@ def imagenet_frozen(task: Task, side: int, layers: int) -> Fitted:
     "ImageNet, LP-FT",
     tuple(
         {"side": 160, "stage": stage, "learning_rate": rate}
-        for stage, rate in product((4, 6), (3e-4, 1e-3))
+        for stage, rate in product((4, 6), (1e-4, 3e-4))
     ),
     see_validation_images,
 )

@@ -140,12 +140,14 @@ def two_view_augmentation(channels: int, seed: int | None = None) -> keras.Seque
             saturation_factor=0.6 if channels == 3 else None,
             hue_factor=0.1 if channels == 3 else None,
             seed=seed,
+            name="colours",
         )
     ]
     if channels == 3:
-        colour.append(keras.layers.RandomGrayscale(0.2, seed=seed))
+        colour.append(keras.layers.RandomGrayscale(0.2, seed=seed, name="grey"))
     return keras.Sequential(
-        [RandomResizedCrop(seed=seed), *colour], name="two_view_augmentation"
+        [RandomResizedCrop(seed=seed, name="part"), *colour],
+        name="two_view_augmentation",
     )
 
 

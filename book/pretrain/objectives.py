@@ -1,6 +1,7 @@
 """What a network is trained to do, as `keras.Model` with a loss of its own."""
 
 import time
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -234,21 +235,58 @@ class RotationPredictor(keras.Model):
         )
 
 
-class ContrastiveLearner(keras.Model):
-    """Know two views of an image among those of all others: SimCLR (Chen et al., 2020).
-
-    Each image of a batch is seen twice, differently augmented. What a small network,
-    the projector, makes of the two shall point in the same direction, and in another
-    than what it makes of the other images: a classification of each view, with its
-    partner as the right class, by the cosine of the angles over a temperature.
-
-    Shapes: images (batch, height, width, channels) in 0 … 255 → unit vectors; in
-    training those of both views, (2 batch, size), first all first views.
+class TwoViews(keras.Model):
+    """See each image of a batch twice, differently augmented, for a loss to compare.
 
     Args:
         encoder: images → a map of features; the projector is thrown away afterwards.
         augment: a layer on images that acts in training only.
         size: of the projector's layers.
+        setting: of the loss, a number or several.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        augment: keras.layers.Layer,
+        size: int,
+        setting: float | Sequence[float],
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.augment = augment
+        self.projector = models.projector(encoder.output_shape[1:], size)
+        # The cache knows a run by its layers and initial weights. This is neither, and
+        # decides what is learnt.
+        kept = self.add_weight(shape=np.shape(setting), trainable=False, name="setting")
+        kept.assign(setting)
+        self.build(encoder.input_shape)
+
+    def build(self, input_shape):
+        self.built = True
+
+    def project(self, images, training=None):
+        """Return what the projector makes of the images, or of two views of each."""
+        if training:
+            both = ops.concatenate([images, images])
+            images = self.augment(ops.cast(both, "float32"), training=True)
+        return self.projector(self.encoder(images, training=training))
+
+
+class ContrastiveLearner(TwoViews):
+    """Know two views of an image among those of all others: SimCLR (Chen et al., 2020).
+
+    What a small network, the projector, makes of two views of an image shall point in
+    the same direction, and in another than what it makes of the other images of the
+    batch: a classification of each view, with its partner as the right class, by the
+    cosine of the angles over a temperature.
+
+    Shapes: images (batch, height, width, channels) in 0 … 255 → unit vectors; in
+    training those of both views, (2 batch, size), first all first views.
+
+    Args:
+        encoder, augment, size: see `TwoViews`.
         temperature: the lower, the more it counts which other image is the nearest.
     """
 
@@ -260,25 +298,11 @@ class ContrastiveLearner(keras.Model):
         temperature: float = 0.2,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.encoder = encoder
-        self.augment = augment
-        self.projector = models.projector(encoder.output_shape[1:], size)
+        super().__init__(encoder, augment, size, setting=temperature, **kwargs)
         self.temperature = temperature
-        self.build(encoder.input_shape)
-
-    def build(self, input_shape):
-        self.built = True
 
     def call(self, images, training=None):
         return ops.normalize(self.project(images, training), axis=-1)
-
-    def project(self, images, training=None):
-        """Return what the projector makes of the images, or of two views of each."""
-        if training:
-            both = ops.concatenate([images, images])
-            images = self.augment(ops.cast(both, "float32"), training=True)
-        return self.projector(self.encoder(images, training=training))
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -295,7 +319,7 @@ class ContrastiveLearner(keras.Model):
         )
 
 
-class VICReg(ContrastiveLearner):
+class VICReg(TwoViews):
     """Make two views alike without comparing images: VICReg (Bardes et al., 2022).
 
     Three terms. Invariance: the projections of two views of an image lie close
@@ -307,12 +331,20 @@ class VICReg(ContrastiveLearner):
     training those of both views, (2 batch, size), first all first views.
 
     Args:
-        weights: of the three terms; those of the paper by default.
+        encoder, augment, size: see `TwoViews`.
+        weights_of_terms: of the three; those of the paper by default.
     """
 
-    def __init__(self, *args, weights=(25.0, 25.0, 1.0), **kwargs):
-        super().__init__(*args, **kwargs)
-        self.weights_of_terms = tuple(weights)
+    def __init__(
+        self,
+        encoder: keras.Model,
+        augment: keras.layers.Layer,
+        size: int = 128,
+        weights_of_terms: Sequence[float] = (25.0, 25.0, 1.0),
+        **kwargs,
+    ):
+        super().__init__(encoder, augment, size, setting=weights_of_terms, **kwargs)
+        self.weights_of_terms = tuple(weights_of_terms)
 
     def call(self, images, training=None):
         return self.project(images, training)
