@@ -188,3 +188,14 @@ def test_a_probe_becomes_the_head(task):
     assert transfer.accuracy(classifier, *task) == pytest.approx(
         probe.accuracy(rows, task[1])
     )
+
+
+@pytest.mark.parametrize("features", [5, 200])  # fewer and more than rows
+def test_a_probe_tells_two_classes_apart(features):
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    f = rng.normal(size=(60, features)).astype("float32")
+    f += 1.5 * y[:, None]
+    probe = transfer.linear_probe(f[:40], y[:40], f[40:], y[40:])
+    assert probe.kernel.shape == (features, 2)
+    assert probe.accuracy(f[40:], y[40:]) > 0.9

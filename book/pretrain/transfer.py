@@ -83,9 +83,13 @@ def linear_probe(
     model = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
     for strength in sorted(strengths):
         model.set_params(C=strength).fit(rows, y_train)
-        weights = model.coef_ if span is None else model.coef_ @ span
+        weights, intercept = model.coef_, model.intercept_
+        if len(weights) == 1:  # of two classes, what the second has above the first
+            weights = np.concatenate([0 * weights, weights])
+            intercept = np.append(0, intercept)
+        weights = weights if span is None else weights @ span
         kernel = (weights / scale).T.astype("float32")
-        bias = (model.intercept_ - mean @ kernel).astype("float32")
+        bias = (intercept - mean @ kernel).astype("float32")
         probe = Probe(kernel, bias, strength)
         accuracy = probe.accuracy(f_val, y_val)
         if accuracy > best_accuracy:
