@@ -9,16 +9,16 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.cluster import MiniBatchKMeans
 
-from pretrain import cache, models, objectives
+from pretrain import cache, objectives
 from pretrain.layers import RandomCropFlip, two_view_augmentation
 from pretrain.methods import (
     FROZEN,
     Fitted,
     Task,
-    features_of,
     method,
     new_encoder,
     probe,
+    probe_layer,
     start_from,
 )
 
@@ -58,35 +58,27 @@ FROM_STAGES = tuple(
 
 
 @method("rotation, frozen", FROZEN, rotation_encoder)
-def rotation_frozen(task: Task, layer: str, cells: int) -> Fitted:
+def rotation_frozen(task: Task, **which) -> Fitted:
     """A linear probe on the encoder that learned to tell quarter turns."""
-    encoder, seconds = rotation_encoder(task)
-    return probe(
-        task, features_of(models.pooled_features(encoder, layer, cells)), seconds
-    )
+    return probe_layer(task, *rotation_encoder(task), **which)
 
 
 @method("rotation, fine-tuned", FROM_STAGES, rotation_encoder)
-def rotation_fine_tuned(task: Task, stages: int, **settings) -> Fitted:
+def rotation_fine_tuned(task: Task, **settings) -> Fitted:
     """The same encoder, or its first three stages, trained on with a new head."""
-    encoder, seconds = rotation_encoder(task)
-    return Fitted(start_from(task, encoder, stages, **settings), {}, seconds)
+    return start_from(task, *rotation_encoder(task), **settings)
 
 
 @method("contrastive, frozen", FROZEN, contrastive_encoder)
-def contrastive_frozen(task: Task, layer: str, cells: int) -> Fitted:
+def contrastive_frozen(task: Task, **which) -> Fitted:
     """A linear probe on the encoder that learned to know two views of an image."""
-    encoder, seconds = contrastive_encoder(task)
-    return probe(
-        task, features_of(models.pooled_features(encoder, layer, cells)), seconds
-    )
+    return probe_layer(task, *contrastive_encoder(task), **which)
 
 
 @method("contrastive, fine-tuned", FROM_STAGES, contrastive_encoder)
-def contrastive_fine_tuned(task: Task, stages: int, **settings) -> Fitted:
+def contrastive_fine_tuned(task: Task, **settings) -> Fitted:
     """The same encoder, or its first three stages, trained on with a new head."""
-    encoder, seconds = contrastive_encoder(task)
-    return Fitted(start_from(task, encoder, stages, **settings), {}, seconds)
+    return start_from(task, *contrastive_encoder(task), **settings)
 
 
 PATCH = 6  # pixels on a side

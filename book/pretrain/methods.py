@@ -217,20 +217,31 @@ def features_of(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: transfer.features(network, x)
 
 
+def probe_layer(
+    task: Task, encoder: keras.Model, seconds: float, layer: str, cells: int
+) -> Fitted:
+    """Fit a linear probe on a layer, averaged over a grid of cells.
+
+    Args:
+        seconds: that the pretraining of the encoder took.
+    """
+    represent = features_of(models.pooled_features(encoder, layer, cells))
+    return probe(task, represent, seconds)
+
+
 @method("random, frozen", FROZEN)
 def random_frozen(task: Task, layer: str, cells: int) -> Fitted:
     """A linear probe on an encoder that nobody trained, but whose norms are settled."""
     encoder = random_encoder(task)
     transfer.settle_normalisation(encoder, task.unlabelled, task.seed)
-    return probe(task, features_of(models.pooled_features(encoder, layer, cells)))
+    return probe_layer(task, encoder, 0.0, layer, cells)
 
 
 @method("autoencoder, frozen", FROZEN, best_autoencoder)
 def autoencoder_frozen(task: Task, layer: str, cells: int) -> Fitted:
     """A linear probe on the encoder of the autoencoder."""
     model, seconds = best_autoencoder(task)
-    encoder = models.pooled_features(model.encoder, layer, cells)
-    return probe(task, features_of(encoder), seconds)
+    return probe_layer(task, model.encoder, seconds, layer, cells)
 
 
 def train(task: Task, encoder: keras.Model, head: keras.Model, **settings) -> Callable:
@@ -272,18 +283,19 @@ def from_scratch(task: Task, **settings) -> Fitted:
 
 
 def start_from(
-    task: Task, pretrained: keras.Model, stages: int, **settings
-) -> Callable:
+    task: Task, pretrained: keras.Model, seconds: float, stages: int, **settings
+) -> Fitted:
     """Train a network whose first stages come from another, and the others do not.
 
-    Returns the classifier, images → labels.
+    Args:
+        seconds: that the pretraining of the other took.
     """
     encoder = random_encoder(task)
     for layer in encoder.layers:
         if layer.weights and transfer.stage_of(layer.name) <= stages:
             layer.set_weights(pretrained.get_layer(layer.name).get_weights())
     head = models.pooled_head(encoder.output_shape[1:], task.classes)
-    return train(task, encoder, head, **settings)
+    return Fitted(train(task, encoder, head, **settings), {}, seconds)
 
 
 @method(
@@ -295,16 +307,14 @@ def autoencoder_depth(task: Task, stages: int) -> Fitted:
     """Fine-tuning with one setting for all, from more or fewer pretrained stages."""
     settings = {"learning_rate": 2e-3, "weight_decay": 0.5}
     model, seconds = best_autoencoder(task)
-    return Fitted(start_from(task, model.encoder, stages, **settings), {}, seconds)
+    return start_from(task, model.encoder, seconds, stages, **settings)
 
 
 @method("autoencoder, fine-tuned", TRAINED, best_autoencoder)
 def autoencoder_fine_tuned(task: Task, **settings) -> Fitted:
     """The encoder of the autoencoder with a new head, all of it trained."""
     model, seconds = best_autoencoder(task)
-    return Fitted(
-        start_from(task, model.encoder, len(FILTERS), **settings), {}, seconds
-    )
+    return start_from(task, model.encoder, seconds, len(FILTERS), **settings)
 
 
 @method("autoencoder, LP-FT", TRAINED, best_autoencoder)
@@ -363,8 +373,7 @@ def pretrain_recipes(task: Task) -> None:
 def autoencoder_recipe(task: Task, layer: str, cells: int, **recipe) -> Fitted:
     """A linear probe on one layer of an autoencoder that was trained by a recipe."""
     model, history = pretrained_autoencoder(task, **recipe)
-    encoder = models.pooled_features(model.encoder, layer, cells)
-    fitted = probe(task, features_of(encoder), history["seconds"][0])
+    fitted = probe_layer(task, model.encoder, history["seconds"][0], layer, cells)
     error = {"loss": history["loss"][-1]}
     if recipe.get("target", "image") == "image":
         error["copy_error"] = objectives.reconstruction_error(model, task.x_val)
