@@ -102,7 +102,7 @@ def curves(
     x_log: bool = False,
     y_log: bool = False,
 ) -> None:
-    """Plot lines with markers, each named at its right end.
+    """Plot lines, each named at its right end; markers show up to 100 points of one.
 
     Args:
         lines: name → (x values, y values).
@@ -110,7 +110,7 @@ def curves(
     figure, axis = plt.subplots(figsize=(7, 4))
     ends = []
     for name, (x, y) in lines.items():
-        (line,) = axis.plot(x, y, marker="o", markersize=4)
+        (line,) = axis.plot(x, y, marker="o" if len(x) <= 100 else "", markersize=4)
         ends.append((y[-1], x[-1], name, line.get_color()))
     axis.set(xlabel=x_label, ylabel=y_label)
     if all(float(value).is_integer() for x, _ in lines.values() for value in x):
@@ -337,7 +337,7 @@ def dots(
     alt: str,
     controls: Sequence[str] = (),
 ) -> None:
-    """Plot one dot with its interval for each name, one panel beside the other.
+    """Plot one dot with its interval for each name, panels side by side on one scale.
 
     Args:
         panels: title of the panel → name → interval; the same names in all.
@@ -345,7 +345,12 @@ def dots(
     """
     names = list(next(iter(panels.values())))
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(7, 0.3 * len(names) + 1), sharey=True, squeeze=False
+        1,
+        len(panels),
+        figsize=(7, 0.3 * len(names) + 1),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
     for axis, (title, values) in zip(axes[0], panels.items(), strict=True):
         for row, name in enumerate(names):

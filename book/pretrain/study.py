@@ -15,6 +15,7 @@ import argparse
 import csv
 import json
 import os
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -457,12 +458,13 @@ def card(name: str) -> str:
         if rows
         else f"{len(tuning)} runs on validation images only, seeds {seeds}"
     )
-    return (
-        f"{name}: {runs}; {hours:.1f} hours of one core\n"
-        f"data: {made['dataset']}, sha256 {made['sha256'][:16]}…\n"
-        f"code: commit {(made['commit'] or 'unknown')[:9]}, {versions}\n"
-        f"machine: {made['hardware']}, {made['date']}"
+    lines = (
+        f"{name}: {runs}; {hours:.1f} hours of one core",
+        f"data: {made['dataset']}, sha256 {made['sha256'][:16]}…",
+        f"code: commit {(made['commit'] or 'unknown')[:9]}, {versions}",
+        f"machine: {made['hardware']}, {made['date']}",
     )
+    return "\n".join(textwrap.fill(line, 80, subsequent_indent="  ") for line in lines)
 
 
 def results(name: str) -> dict[str, dict[int, dict[int, float]]]:
