@@ -1041,6 +1041,50 @@ MISTAKES = [
             hole=lambda r, c, h, w, _: block(r, c, h, w, np.random.default_rng(0))
         ),
     ),
+    (
+        "price-of-a-block",
+        "has a full convolution in the middle",
+        lambda: dict(weights=lambda c, e, k: 2 * c * c * e + (k * c * e) ** 2),
+    ),
+    (
+        "price-of-a-block",
+        "forgets that it is narrowed again",
+        lambda: dict(weights=lambda c, e, k: c * c * e + k**2 * c * e),
+    ),
+    (
+        "vote-of-neighbours",
+        "asks the nearest image only",
+        lambda: dict(vote=lambda found, y: y[found[:, 0]]),
+    ),
+    (
+        "vote-of-neighbours",
+        "gives the smallest class of those tied",
+        lambda: dict(
+            vote=lambda found, y: [np.bincount(row).argmax() for row in y[found]]
+        ),
+    ),
+    (
+        "shared-by-many",
+        "is rounded down",
+        lambda: dict(users=3, cost={"ImageNet": 7.0, "autoencoder": 2.0}),
+    ),
+    (
+        "shared-by-many",
+        "is upside down",
+        lambda: dict(users=2 / 7, cost={"ImageNet": 7.0, "autoencoder": 2.0}),
+    ),
+    (
+        "norm-compromise",
+        "forgets that the means lie apart",
+        lambda: dict(
+            blend=lambda m, v, n, w, s: (m + s * (n - m), v + s * (w - v)),
+        ),
+    ),
+    (
+        "norm-compromise",
+        "gives the share to ImageNet",
+        lambda: dict(blend=lambda m, v, n, w, s: (n + s * (m - n), w + s * (v - w))),
+    ),
 ]
 
 
