@@ -219,6 +219,7 @@ def panels(
             colour, width = (COLOURS[0], 2) if line is own else ("#bbbbbb", 0.7)
             axis.plot(x, mean, color=colour, linewidth=width)
             if line is own:
+                axis.plot(x, mean, "o", color=colour, markersize=3)
                 axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.set_xscale("log")
         axis.set_title(name, fontsize=10)
@@ -256,6 +257,7 @@ def name_ends(axis: plt.Axes, ends: Sequence[tuple[float, float, str, str]]) -> 
             va="center",
             fontsize=9,
             annotation_clip=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # over lines
         )
 
 
