@@ -1744,104 +1744,6 @@ def one_large_hole(hole):
         yield "`hole` never reaches the last column, or the first."
 
 
-@checker("price-of-a-block")
-def price_of_a_block(weights):
-    """`weights`, a function: channels, expansion, kernel → the number of kernel weights
-    of an inverted bottleneck, without norms.
-    """
-    function("weights", weights)
-    for c, e, k in (40, 6, 5), (8, 3, 3):
-        wide = c * e
-        yield from diagnose(
-            f"weights({c}, {e}, {k})",
-            weights(c, e, k),
-            2 * c * wide + k**2 * wide,
-            (2 * c * wide + (k * wide) ** 2, "has a full convolution in the middle."),
-            (2 * c * wide + k * wide, "has kernels of k numbers: they are k by k."),
-            (c * wide + k**2 * wide, "forgets that it is narrowed again."),
-            (
-                2 * c * wide + k**2 * c,
-                "filters the narrow channels, not the wide ones.",
-            ),
-            (2 * c * wide + k**2, "has one filter for all channels: each has its own."),
-            otherwise="should count widening, filtering and narrowing.",
-            tolerance=1e-6,
-        )
-
-
-@checker("vote-of-neighbours")
-def vote_of_neighbours(vote):
-    """`vote`, a function: indices of the nearest images, (queries, k), nearest first,
-    and labels → the class with most votes, of those tied the one whose image is
-    nearest.
-    """
-    function("vote", vote)
-    y = np.array([7, 7, 2, 2, 5])
-    found = np.array([[2, 0, 1, 4, 4], [0, 3, 2, 1, 4], [4, 3, 1, 2, 0]])
-    yield from diagnose(
-        "vote(found, y)",
-        vote(found, y),
-        np.array([7, 7, 2]),
-        (np.array([2, 7, 5]), "asks the nearest image only."),
-        (np.array([5, 2, 2]), "gives the smallest class of those tied."),
-        (np.array([4, 0, 0]), "counts indices: look up their labels in `y`."),
-        otherwise="should be the class with most votes; of those tied, the one whose "
-        "image comes first in the row.",
-    )
-
-
-@checker("shared-by-many")
-def shared_by_many(users, *, cost):
-    """`users`, a whole number: how often the arithmetic of ImageNet must be shared to
-    be no more than the autoencoder's.
-    """
-    times = cost["ImageNet"] / cost["autoencoder"]
-    yield from diagnose(
-        "users",
-        users,
-        float(np.ceil(times)),
-        (float(np.floor(times)), "is rounded down: each share is then too large."),
-        (times, "is not a whole number: round it up."),
-        (1 / times, "is upside down."),
-        otherwise="should be ImageNet's operations by the autoencoder's, rounded up.",
-        tolerance=1e-9,
-    )
-
-
-@checker("norm-compromise")
-def norm_compromise(blend):
-    """`blend`, a function: mean, variance, our mean, our variance, share → mean and
-    variance of the mixture in which `share` is ours.
-    """
-    function("blend", blend)
-    m, v, ours, our_v = (np.array(a) for a in ([1.0, 2], [4.0, 1], [3.0, 2], [1.0, 9]))
-    share = 0.25
-    found = blend(m, v, ours, our_v, share)
-    if not isinstance(found, tuple | list) or len(found) != 2:
-        raise Off("`blend` should return two things: mean and variance.")
-
-    def mixed(a, b):
-        return (1 - share) * a + share * b
-
-    between = share * (1 - share) * (m - ours) ** 2
-    yield from diagnose(
-        "blend(…)[0]",
-        found[0],
-        mixed(m, ours),
-        (mixed(ours, m), "gives the share to ImageNet: it is ours."),
-        otherwise="should be the weighted mean of the means.",
-    )
-    yield from diagnose(
-        "blend(…)[1]",
-        found[1],
-        mixed(v, our_v) + between,
-        (mixed(v, our_v), "forgets that the means lie apart."),
-        (mixed(v**0.5, our_v**0.5) ** 2, "mixes deviations, not variances."),
-        (mixed(v, our_v) + (m - ours) ** 2, "adds the distance in full."),
-        otherwise="should be E[h²] − E[h]² of the mixture.",
-    )
-
-
 # --------------------------------------------------------- 07b: contrastive learning
 
 
@@ -1942,4 +1844,105 @@ def lacking_variance(lacking):
         ),
         (np.maximum(0, short).sum(), "is the sum: take the mean over the numbers."),
         otherwise="should be the mean over the d numbers of max(0, 1 − deviation).",
+    )
+
+
+# ------------------------------------------------------------- 07c: large scale
+
+
+@checker("price-of-a-block")
+def price_of_a_block(weights):
+    """`weights`, a function: channels, expansion, kernel → the number of kernel weights
+    of an inverted bottleneck, without norms.
+    """
+    function("weights", weights)
+    for c, e, k in (40, 6, 5), (8, 3, 3):
+        wide = c * e
+        yield from diagnose(
+            f"weights({c}, {e}, {k})",
+            weights(c, e, k),
+            2 * c * wide + k**2 * wide,
+            (2 * c * wide + (k * wide) ** 2, "has a full convolution in the middle."),
+            (2 * c * wide + k * wide, "has kernels of k numbers: they are k by k."),
+            (c * wide + k**2 * wide, "forgets that it is narrowed again."),
+            (
+                2 * c * wide + k**2 * c,
+                "filters the narrow channels, not the wide ones.",
+            ),
+            (2 * c * wide + k**2, "has one filter for all channels: each has its own."),
+            otherwise="should count widening, filtering and narrowing.",
+            tolerance=1e-6,
+        )
+
+
+@checker("vote-of-neighbours")
+def vote_of_neighbours(vote):
+    """`vote`, a function: indices of the nearest images, (queries, k), nearest first,
+    and labels → the class with most votes, of those tied the one whose image is
+    nearest.
+    """
+    function("vote", vote)
+    y = np.array([7, 7, 2, 2, 5])
+    found = np.array([[2, 0, 1, 4, 4], [0, 3, 2, 1, 4], [4, 3, 1, 2, 0]])
+    yield from diagnose(
+        "vote(found, y)",
+        vote(found, y),
+        np.array([7, 7, 2]),
+        (np.array([2, 7, 5]), "asks the nearest image only."),
+        (np.array([5, 2, 2]), "gives the smallest class of those tied."),
+        (np.array([4, 0, 0]), "counts indices: look up their labels in `y`."),
+        otherwise="should be the class with most votes; of those tied, the one whose "
+        "image comes first in the row.",
+    )
+
+
+@checker("shared-by-many")
+def shared_by_many(users, *, cost):
+    """`users`, a whole number: how often the arithmetic of ImageNet must be shared to
+    be no more than the autoencoder's.
+    """
+    times = cost["ImageNet"] / cost["autoencoder"]
+    yield from diagnose(
+        "users",
+        users,
+        float(np.ceil(times)),
+        (float(np.floor(times)), "is rounded down: each share is then too large."),
+        (times, "is not a whole number: round it up."),
+        (1 / times, "is upside down."),
+        otherwise="should be ImageNet's operations by the autoencoder's, rounded up.",
+        tolerance=1e-9,
+    )
+
+
+@checker("norm-compromise")
+def norm_compromise(blend):
+    """`blend`, a function: mean, variance, our mean, our variance, share → mean and
+    variance of the mixture in which `share` is ours.
+    """
+    function("blend", blend)
+    m, v, ours, our_v = (np.array(a) for a in ([1.0, 2], [4.0, 1], [3.0, 2], [1.0, 9]))
+    share = 0.25
+    found = blend(m, v, ours, our_v, share)
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise Off("`blend` should return two things: mean and variance.")
+
+    def mixed(a, b):
+        return (1 - share) * a + share * b
+
+    between = share * (1 - share) * (m - ours) ** 2
+    yield from diagnose(
+        "blend(…)[0]",
+        found[0],
+        mixed(m, ours),
+        (mixed(ours, m), "gives the share to ImageNet: it is ours."),
+        otherwise="should be the weighted mean of the means.",
+    )
+    yield from diagnose(
+        "blend(…)[1]",
+        found[1],
+        mixed(v, our_v) + between,
+        (mixed(v, our_v), "forgets that the means lie apart."),
+        (mixed(v**0.5, our_v**0.5) ** 2, "mixes deviations, not variances."),
+        (mixed(v, our_v) + (m - ours) ** 2, "adds the distance in full."),
+        otherwise="should be E[h²] − E[h]² of the mixture.",
     )

@@ -217,9 +217,11 @@ def panels(
         for line in lines.values():
             x, mean, low, high = columns_of(line)
             colour, width = (COLOURS[0], 2) if line is own else ("#bbbbbb", 0.7)
-            axis.plot(x, mean, color=colour, linewidth=width)
+            marker = "o" if line is own else ""
+            axis.plot(
+                x, mean, marker=marker, color=colour, linewidth=width, markersize=3
+            )
             if line is own:
-                axis.plot(x, mean, "o", color=colour, markersize=3)
                 axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.set_xscale("log")
         axis.set_title(name, fontsize=10)
