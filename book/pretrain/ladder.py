@@ -16,10 +16,12 @@ from pretrain.methods import (
     Fitted,
     Task,
     method,
+    network_from,
     new_encoder,
     probe,
     probe_layer,
     start_from,
+    train_logits,
 )
 
 
@@ -79,6 +81,26 @@ def contrastive_frozen(task: Task, **which) -> Fitted:
 def contrastive_fine_tuned(task: Task, **settings) -> Fitted:
     """The same encoder, or its first three stages, trained on with a new head."""
     return start_from(task, *contrastive_encoder(task), **settings)
+
+
+def both_encoders(task: Task) -> tuple[tuple[keras.Model, float], ...]:
+    """Return both encoders, each with its training seconds."""
+    return rotation_encoder(task), contrastive_encoder(task)
+
+
+@method("both tasks, fine-tuned", FROM_STAGES, both_encoders)
+def both_fine_tuned(task: Task, stages: int, **settings) -> Fitted:
+    """Two networks, one from each encoder, that decide by the sum of their logits."""
+    encoders, seconds = zip(*both_encoders(task), strict=True)
+    trained = [
+        train_logits(task, *network_from(task, encoder, stages), **settings)
+        for encoder in encoders
+    ]
+
+    def predict(x):
+        return sum(logits(x) for logits in trained).argmax(axis=1)
+
+    return Fitted(predict, pretrain_seconds=sum(seconds))
 
 
 PATCH = 6  # pixels on a side

@@ -244,10 +244,12 @@ def autoencoder_frozen(task: Task, layer: str, cells: int) -> Fitted:
     return probe_layer(task, model.encoder, seconds, layer, cells)
 
 
-def train(task: Task, encoder: keras.Model, head: keras.Model, **settings) -> Callable:
-    """Train encoder and head on the labels; return the classifier, images → labels.
+def train_logits(
+    task: Task, encoder: keras.Model, head: keras.Model, **settings
+) -> Callable:
+    """Train encoder and head on the labels; return a function, images → logits.
 
-    The classifier decides by the mean of the logits for the image and its mirror image.
+    The logits are the sum of those for the image and for its mirror image.
     """
     augment = (
         strong_augmentation(task.x.shape[-1], task.seed)
@@ -266,12 +268,17 @@ def train(task: Task, encoder: keras.Model, head: keras.Model, **settings) -> Ca
         **settings,
     )
 
-    def predict(x):
+    def logits(x):
         mirrored = np.ascontiguousarray(x[:, :, ::-1])
-        logits = models.predict(network, x) + models.predict(network, mirrored)
-        return logits.argmax(axis=1)
+        return models.predict(network, x) + models.predict(network, mirrored)
 
-    return predict
+    return logits
+
+
+def train(task: Task, encoder: keras.Model, head: keras.Model, **settings) -> Callable:
+    """Train encoder and head on the labels; return the classifier, images → labels."""
+    logits = train_logits(task, encoder, head, **settings)
+    return lambda x: logits(x).argmax(axis=1)
 
 
 @method("from scratch", TRAINED)
@@ -282,6 +289,17 @@ def from_scratch(task: Task, **settings) -> Fitted:
     return Fitted(train(task, encoder, head, **settings))
 
 
+def network_from(
+    task: Task, pretrained: keras.Model, stages: int
+) -> tuple[keras.Model, keras.Model]:
+    """Return an encoder and a head, untrained but for the encoder's first stages."""
+    encoder = random_encoder(task)
+    for layer in encoder.layers:
+        if layer.weights and transfer.stage_of(layer.name) <= stages:
+            layer.set_weights(pretrained.get_layer(layer.name).get_weights())
+    return encoder, models.pooled_head(encoder.output_shape[1:], task.classes)
+
+
 def start_from(
     task: Task, pretrained: keras.Model, seconds: float, stages: int, **settings
 ) -> Fitted:
@@ -290,12 +308,8 @@ def start_from(
     Args:
         seconds: that the pretraining of the other took.
     """
-    encoder = random_encoder(task)
-    for layer in encoder.layers:
-        if layer.weights and transfer.stage_of(layer.name) <= stages:
-            layer.set_weights(pretrained.get_layer(layer.name).get_weights())
-    head = models.pooled_head(encoder.output_shape[1:], task.classes)
-    return Fitted(train(task, encoder, head, **settings), {}, seconds)
+    network = network_from(task, pretrained, stages)
+    return Fitted(train(task, *network, **settings), {}, seconds)
 
 
 @method(

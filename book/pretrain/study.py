@@ -101,6 +101,7 @@ HIGHER = (
     "rotation, fine-tuned",
     "contrastive, frozen",
     "contrastive, fine-tuned",
+    "both tasks, fine-tuned",
     "ImageNet, frozen",
     "ImageNet, LP-FT",
 )
