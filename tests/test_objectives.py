@@ -71,6 +71,20 @@ def test_two_views_of_an_image_differ(channels):
     assert one.max() <= 255
 
 
+def test_one_view_in_five_is_without_colour_whichever_part_it_shows():
+    x = rng.uniform(0, 255, (2_000, 8, 8, 3)).astype("float32")
+    x[:, :, 4:] = 0.2 * x[:, :, 4:]  # so that parts differ in light
+    augment = layers.two_view_augmentation(3, seed=0)
+    view = numbers(augment(x, training=True))
+    grey = np.ptp(view, axis=-1).max(axis=(1, 2)) < 0.1
+    assert 0.15 < grey.mean() < 0.25
+    parts = numbers(augment.get_layer("part")(x, training=True))
+    light, spread = parts.mean(axis=(1, 2, 3)), parts.std(axis=(1, 2, 3))
+    for number in (light, spread):
+        gap = number[grey].mean() - number[~grey].mean()
+        assert abs(gap) < 0.2 * number.std()
+
+
 # ------------------------------------------------------------------- quarter turns
 
 

@@ -1250,7 +1250,7 @@ def few_tries(after_two, *, means):
             found,
             np.mean([max(pair) for pair in pairs]),
             (np.mean(values), "is what one try gives: keep the better of two."),
-            (max(values), "is the best of all eight."),
+            (max(values), "is the best of all nine."),
             (np.mean([min(pair) for pair in pairs]), "keeps the worse of the two."),
             otherwise="should be the mean of the larger value over all pairs of rates.",
         )

@@ -47,7 +47,13 @@ def strong_augmentation(channels: int, seed: int | None = None) -> keras.Sequent
 
     With few labels it is worth more than any other choice about a network from
     scratch. Where each image is seen a few times only, `RandomCropFlip` is enough.
-    The erased rectangle follows DeVries & Taylor (2017).
+    The erased rectangle, in every other image, follows DeVries & Taylor (2017).
+
+    It is hard on colours: half of the images lose them, the others keep two thirds at
+    most, since Keras' saturation of a single number f spans -f … f, neutral is 0.5,
+    and what is below 0 is grey. A jitter around neutral was no better: from scratch,
+    two draws, validation images, 45.0 against 45.9 percent with 25 labels a class,
+    63.1 against 63.1 with 100.
 
     Args:
         channels: 3 for colour; greyscale images only change in light and contrast.
@@ -130,23 +136,30 @@ def two_view_augmentation(channels: int, seed: int | None = None) -> keras.Seque
 
     Args:
         channels: 3 for colour; greyscale images only change in light and contrast.
-        seed: fixes the draws.
+        seed: fixes the draws, which are others in each layer.
     """
-    colour = [
+    part, jitter, grey = (None,) * 3 if seed is None else range(seed, seed + 3)
+    colours = [
         keras.layers.RandomColorJitter(
-            value_range=(0, 255),
+            value_range=(0, 1),
             brightness_factor=0.3,
             contrast_factor=0.6,
-            saturation_factor=0.6 if channels == 3 else None,
+            # 0.4 to 1.6 times the colour: for m times it is m / (1 + m).
+            saturation_factor=(0.286, 0.615) if channels == 3 else None,
             hue_factor=0.1 if channels == 3 else None,
-            seed=seed,
+            seed=jitter,
             name="colours",
         )
     ]
     if channels == 3:
-        colour.append(keras.layers.RandomGrayscale(0.2, seed=seed, name="grey"))
+        colours.append(keras.layers.RandomGrayscale(0.2, seed=grey, name="grey"))
     return keras.Sequential(
-        [RandomResizedCrop(seed=seed, name="part"), *colour],
+        [
+            RandomResizedCrop(seed=part, name="part"),
+            keras.layers.Rescaling(1 / 255, name="down"),
+            *colours,
+            keras.layers.Rescaling(255, name="up"),
+        ],
         name="two_view_augmentation",
     )
 
