@@ -65,7 +65,7 @@ def test_names_of_lines_that_end_together_are_moved_apart(shown):
     lines = {name: ([0, 1], [0, 1 + i / 1000]) for i, name in enumerate("abc")}
     plots.curves(lines, x_label="x", y_label="y", alt="three lines")
     figure = shown[0][0]
-    figure.canvas.draw()
+    drawn.update_scalarmappable()
     heights = sorted(t.get_window_extent().y0 for t in figure.axes[0].texts)
     assert np.diff(heights).min() > 8
 
@@ -94,6 +94,13 @@ def test_dots_and_points_stand_where_the_numbers_are(shown):
     assert list(axis.lines[-1].get_ydata()) == [4.5, 4.5]
     assert {text.get_text() for text in axis.texts} == {"a", "b", "c"}
     points = np.array([[0.0, 1.0], [2.0, 3.0]])
-    plots.scatter({"p": points, "q": points}, np.array([0, 1]), "points", columns=2)
-    (drawn,) = shown[-1][0].axes[1].collections
+    maps = {"p": points, "q": points}
+    plots.scatter(maps, np.array([0, 1]), ("cat", "dog"), "points", columns=2)
+    figure = shown[-1][0]
+    (drawn,) = figure.axes[1].collections
     np.testing.assert_array_equal(drawn.get_offsets(), points)
+    drawn.update_scalarmappable()
+    key = figure.legends[0]
+    assert [text.get_text() for text in key.get_texts()] == ["cat", "dog"]
+    colours = [line.get_color() for line in key.get_lines()]
+    np.testing.assert_allclose(colours, drawn.get_facecolors())

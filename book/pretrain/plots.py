@@ -368,20 +368,28 @@ def dots(
 
 
 def scatter(
-    panels: Mapping[str, np.ndarray], labels: np.ndarray, alt: str, columns: int = 3
+    panels: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    names: Sequence[str],
+    alt: str,
+    columns: int = 3,
 ) -> None:
     """Plot points in the plane, coloured by class, one small panel for each entry.
 
     Args:
         panels: title → points, (n, 2); axes carry no units and are not drawn.
         labels: class of each point, (n,).
+        names: of the classes, at most ten.
     """
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(7, 7 / columns * rows), squeeze=False
+        rows, columns, figsize=(7, 7 / columns * rows + 0.6), squeeze=False
     )
     for axis, (title, points) in zip(axes.flat, panels.items(), strict=True):
-        axis.scatter(*points.T, c=labels, cmap="tab10", s=4)
+        drawn = axis.scatter(*points.T, c=labels, cmap="tab10", vmin=0, vmax=9, s=6)
         axis.set(xticks=[], yticks=[])
         axis.set_title(title, fontsize=10)
+    colours = [drawn.cmap(drawn.norm(label)) for label in range(len(names))]
+    keys = [plt.Line2D([], [], marker="o", ls="", color=c) for c in colours]
+    figure.legend(keys, names, ncols=5, loc="outside lower center", fontsize=9)
     show(figure, alt)
