@@ -65,7 +65,7 @@ def test_names_of_lines_that_end_together_are_moved_apart(shown):
     lines = {name: ([0, 1], [0, 1 + i / 1000]) for i, name in enumerate("abc")}
     plots.curves(lines, x_label="x", y_label="y", alt="three lines")
     figure = shown[0][0]
-    drawn.update_scalarmappable()
+    figure.canvas.draw()
     heights = sorted(t.get_window_extent().y0 for t in figure.axes[0].texts)
     assert np.diff(heights).min() > 8
 
