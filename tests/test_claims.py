@@ -52,6 +52,12 @@ def test_results_say_where_they_come_from():
             assert origin[key], f"{path.name} does not say its {key}"
 
 
+def test_a_result_without_the_lock_of_its_packages_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(claims, "BOOK", tmp_path / "book")
+    with pytest.raises(FileNotFoundError, match=r"requirements\.lock is not beside"):
+        claims.provenance(None, "full", [0])
+
+
 def test_a_claim_that_does_not_hold_raises(capsys):
     claims.check("A1.1", "two is more than one", 2, 1.5, 9)
     assert capsys.readouterr().out.startswith("✓ A1.1: two is more than one")

@@ -96,7 +96,7 @@ def test_strong_augmentation_repeats_with_its_seed_and_rests_outside_training(ch
 
 
 def test_strong_augmentation_takes_the_colour_from_half_of_the_images():
-    x = np.random.default_rng(0).uniform(0, 255, (400, 16, 16, 3)).astype("float32")
+    x = images(400).astype("float32")
     seen = np.array(layers.strong_augmentation(3, seed=0)(x, training=True))
     grey = np.ptp(seen, axis=-1).max(axis=(1, 2)) < 0.1
     assert 0.45 < grey.mean() < 0.6

@@ -81,14 +81,21 @@ def recorded(name: str) -> dict:
 
 
 def provenance(dataset: ImageDataset, profile: str, seeds: Sequence[int]) -> dict:
-    """Say what a result was computed with: code, versions, machine, data, profile."""
+    """Say what a result was computed with: code, versions, machine, data, profile.
+
+    Raises:
+        FileNotFoundError: if the lock of the packages is not beside the book.
+    """
     lock = BOOK.parent / "requirements.lock"
+    if not lock.exists():
+        raise FileNotFoundError(
+            f"{lock.name} is not beside the folder {BOOK.name}: a result has to name "
+            "the packages that it was made with. Work in a whole clone of the project."
+        )
     packages = ("keras", "numpy", "scikit-learn")
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "lock": hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
-        if lock.exists()
-        else None,
+        "lock": hashlib.sha256(lock.read_bytes()).hexdigest()[:16],
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in packages}
         | {"engine": _engine_version()},
