@@ -72,7 +72,7 @@ lock: python  ## resolve requirements.txt anew into requirements.lock
 $(INSTALLED): requirements.lock | python
 	@$(RUN) -c "$(SUPPORTED)" 2>/dev/null || { \
 		echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv --clear .venv; }
-	@echo "Installing requirements.lock into .venv (2.5 GB, once; a few minutes)"
+	@echo "Installing requirements.lock into .venv (2.6 GB, once; a few minutes)"
 	@$(RUN) -m pip install -qq --disable-pip-version-check \
 		--require-hashes -r requirements.lock
 	@touch $@

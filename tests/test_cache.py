@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from pretrain import cache, layers, objectives
+from pretrain import cache, layers, models, objectives
 
 
 def model(seed=0):
@@ -40,6 +40,16 @@ def test_every_part_of_the_key_counts():
         assert cache.key_hash(**{**key, **change}) != known
 
 
+@pytest.mark.parametrize("library", ["keras", "engine"])
+def test_other_versions_of_what_computes_have_keys_of_their_own(monkeypatch, library):
+    known = cache.key_hash(method="m")
+    if library == "keras":
+        monkeypatch.setattr(cache.keras, "version", lambda: "9.9")
+    else:
+        monkeypatch.setattr(cache.metadata, "version", lambda name: "9.9")
+    assert cache.key_hash(method="m") != known
+
+
 def test_the_code_that_trains_counts(monkeypatch):
     hashed, key = [], {}
     monkeypatch.setattr(cache, "code_hash", lambda *things: hashed.extend(things))
@@ -52,6 +62,34 @@ def test_the_code_that_trains_counts(monkeypatch):
         objectives.Autoencoder,
         layers.BatchNormalization,
     }
+
+
+def test_the_code_of_layers_deep_inside_counts(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(cache, "code_hash", lambda *things: hashed.extend(things))
+    monkeypatch.setattr(cache, "train_once", lambda *_, **key: None)
+    inner = keras.Sequential([keras.Input((32, 32, 1)), layers.RandomCropFlip()])
+    outer = keras.Sequential([keras.Input((32, 32, 1)), inner])
+    encoder = keras.Sequential([keras.Input((32, 32, 1)), outer])
+    decoder = keras.Sequential([keras.Input((32, 32, 1)), keras.layers.Rescaling(1)])
+    model = objectives.Autoencoder(encoder, decoder)
+    objectives.pretrain(model, np.zeros((2, 32, 32, 1), "uint8"), epochs=1)
+    assert layers.RandomCropFlip in hashed
+
+
+def test_the_seed_of_an_augmentation_is_in_the_key(monkeypatch):
+    found = []
+    monkeypatch.setattr(cache, "train_once", lambda *_, **key: found.append(key))
+    for seed in (0, 0, 1):
+        keras.utils.clear_session()  # layers are numbered from the start
+        keras.utils.set_random_seed(0)
+        model = objectives.RotationPredictor(
+            models.conv_encoder((32, 32, 1)), layers.RandomCropFlip(seed=seed)
+        )
+        objectives.pretrain(model, np.zeros((2, 32, 32, 1), "uint8"), epochs=1)
+    first, same, other = found
+    assert first == same
+    assert first["weights"] != other["weights"]
 
 
 def test_a_torn_file_is_named_and_trained_again(capsys):
@@ -91,7 +129,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         cache.write_whole(target, half)
     assert os.listdir(tmp_path) == ["result.json"]
-    assert target.read_text() == "old"
+    assert target.read_text(encoding="utf-8") == "old"
 
 
 def test_an_array_is_computed_once(capsys):

@@ -33,11 +33,11 @@ def write_folder(path, parts=("train", "test"), per_class=5, **kwargs):
     return path
 
 
-def zip_of(folder):
+def zip_of(folder, start=""):
     archive = folder.with_suffix(".zip")
     with zipfile.ZipFile(archive, "w") as file:
         for path in sorted(folder.rglob("*.png")):
-            file.write(path, path.relative_to(folder))
+            file.write(path, start / path.relative_to(folder))
     return archive
 
 
@@ -121,6 +121,32 @@ def test_an_image_folder(tmp_path, pack):
     again = data.load(str(path))  # now from the cache
     np.testing.assert_array_equal(dataset.x_train, again.x_train)
     assert dataset.sha256 == again.sha256
+
+
+def test_folders_around_all_others_do_not_matter(tmp_path):
+    folder = write_folder(tmp_path / "pets")
+    plain = data.load(str(folder))
+    for path in (zip_of(folder, start="my/pets"), tmp_path):
+        dataset = data.load(str(path))
+        assert dataset.class_names == ("cat", "dog")
+        np.testing.assert_array_equal(dataset.x_train, plain.x_train)
+        np.testing.assert_array_equal(dataset.x_test, plain.x_test)
+        folder.with_suffix(".zip").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("parts", [("train", "val"), ("train",)])
+def test_an_unknown_layout_is_refused(tmp_path, parts):
+    folder = write_folder(tmp_path / "pets", parts=parts)
+    with pytest.raises(ValueError, match=r"train/cat/0\.png outside of class folders"):
+        data.load(str(folder))
+
+
+def test_an_image_outside_of_class_folders_is_named(tmp_path):
+    folder = write_folder(tmp_path / "pets")
+    (folder / "train/cat/more").mkdir()
+    (folder / "train/cat/more/lost.png").write_bytes(picture(3))
+    with pytest.raises(ValueError, match=r"cat/more/lost\.png outside of class"):
+        data.load(str(folder))
 
 
 def test_the_images_of_a_folder_are_mixed_once_with_their_labels(tmp_path):

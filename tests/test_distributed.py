@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -111,6 +112,15 @@ def test_a_process_with_two_devices_equals_one_device(command, trained, tmp_path
     reference, alone = trained["alone-none"]
     assert distributed.difference(weights, reference) < 1e-5
     np.testing.assert_allclose(report["losses"], alone["losses"], rtol=1e-4)
+
+
+def test_checkpoints_of_a_run_with_other_settings_are_refused(tmp_path):
+    run = new_run(tmp_path)
+    distributed.claim_checkpoints(run, tmp_path / "checkpoints")
+    distributed.claim_checkpoints(run, tmp_path / "checkpoints")
+    other = replace(run, batch_size=16)
+    with pytest.raises(ValueError, match=r"'batch_size': 8.*choose another folder"):
+        distributed.claim_checkpoints(other, tmp_path / "checkpoints")
 
 
 # ---------------------------------------------------------------------- other processes

@@ -93,10 +93,13 @@ def test_dots_and_points_stand_where_the_numbers_are(shown):
     assert drawn == [[[20, 2]], [[20, 1], [20, 3]]]
     assert list(axis.lines[-1].get_ydata()) == [4.5, 4.5]
     assert {text.get_text() for text in axis.texts} == {"a", "b", "c"}
+    plots.panels({"a": {1: values["a"]}}, x_label="x", y_label="y", alt="p", columns=1)
+    assert [axis.get_title() for axis in shown[-1][0].axes] == ["a"]
     points = np.array([[0.0, 1.0], [2.0, 3.0]])
-    maps = {"p": points, "q": points}
+    maps = dict.fromkeys("pqr", points)
     plots.scatter(maps, np.array([0, 1]), ("cat", "dog"), "points", columns=2)
     figure = shown[-1][0]
+    assert [axis.get_title() for axis in figure.axes] == ["p", "q", "r", ""]
     (drawn,) = figure.axes[1].collections
     np.testing.assert_array_equal(drawn.get_offsets(), points)
     drawn.update_scalarmappable()

@@ -120,22 +120,31 @@ class Progress:
 def peak_memory(pid: int) -> int | None:
     """Return the most memory a running process ever held, in MB (Linux only)."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
     except OSError:
         return None
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     return round(int(found[1]) / 1024) if found else None
 
 
-def fingerprint(notebook: nbformat.NotebookNode, sources: Path) -> str:
-    """Hash what decides a chapter's outputs: its code, the package, data, settings."""
+def fingerprint(notebook: nbformat.NotebookNode, chapter: Path) -> str:
+    """Hash what decides a chapter's outputs: its code, the package, data, settings.
+
+    Of the stored results, those count that the code names, but for its own.
+    """
+    code = "".join(c.source for c in notebook.cells if c.cell_type == "code")
     digest = hashlib.sha256(sys.version.encode())
     for name in ("PROFILE", "KERAS_BACKEND", "PRETRAIN_CIFAR10"):
         digest.update(f"{name}={os.environ.get(name)}\n".encode())
     digest.update((ROOT / "requirements.lock").read_bytes())
+    sources = chapter.parent
     for path in sorted(sources.rglob("*")):
-        pages_and_style = {".md", ".bib", ".ipynb", ".css", ".svg", ".pyc"}
+        pages_and_style = {".md", ".bib", ".ipynb", ".css", ".svg", ".png", ".pyc"}
         hidden = set(LEFT_OUT) & set(path.relative_to(sources).parts)
+        result = path.stem.removesuffix("_tuning")
+        own = result == chapter.stem
+        if path.parent.name == "results" and (own or result not in code):
+            continue
         if path.is_file() and path.suffix not in pages_and_style and not hidden:
             digest.update(str(path.relative_to(sources)).encode())
             digest.update(path.read_bytes())
@@ -152,7 +161,7 @@ def execute(path: Path, again: bool = False) -> nbformat.NotebookNode:
     Exits with a message where a cell fails.
     """
     notebook = nbformat.read(path, as_version=4)
-    key = fingerprint(notebook, path.parent)
+    key = fingerprint(notebook, path)
     kept = BUILD / "executed" / os.environ["PROFILE"] / path.name
     if kept.exists() and not again:
         earlier = nbformat.read(kept, as_version=4)
@@ -521,7 +530,7 @@ def book() -> None:
     render(source, BUILD / "html")
     seconds = time.perf_counter() - start
     times = {"chapters": rows, "render_seconds": round(seconds, 1)}
-    (BUILD / "times.json").write_text(json.dumps(times, indent=1))
+    (BUILD / "times.json").write_text(json.dumps(times, indent=1), "utf-8")
     print(f"\n{table(rows)}\n\n{where(BUILD / 'html')}")
 
 

@@ -19,8 +19,8 @@ from pretrain import models
 def gradient(function: Callable, x: np.ndarray) -> np.ndarray:
     """Return the derivative of the sum of `function(x)` with respect to `x`.
 
-    Keras 3 leaves gradients to the engine below it, so this is the one place that asks
-    which it is. Where `function` treats images one by one, so does the gradient.
+    Keras 3 leaves gradients to the engine below it, so this asks which it is. Where
+    `function` treats images one by one, so does the gradient.
 
     Args:
         function: from a tensor like `x` to a tensor of any shape, through `keras.ops`.

@@ -1,8 +1,9 @@
 """Trained weights that go from chapter to chapter, and are never trained twice.
 
 A file name is a hash of everything that decides what the weights are: the method,
-the data, the settings, the seed, and the code that trains. Files are written under a
-temporary name and then renamed, so a file that exists is whole.
+the data, the settings, the seed, the code that trains, and the versions of the
+libraries under it. Files are written under a temporary name and then renamed, so a
+file that exists is whole.
 """
 
 import ast
@@ -15,6 +16,7 @@ import sys
 import textwrap
 import uuid
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -40,6 +42,13 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write all of a text file, or nothing."""
+    write_whole(
+        path, lambda path: path.write_text(text, encoding="utf-8", newline="\n")
+    )
+
+
 def digest(arrays: list[np.ndarray]) -> str:
     """Hash the contents of arrays."""
     found = hashlib.sha256()
@@ -48,13 +57,25 @@ def digest(arrays: list[np.ndarray]) -> str:
     return found.hexdigest()
 
 
+def engine_version() -> str:
+    """Return the package that computes for Keras, and its version."""
+    engine = keras.backend.backend()
+    names = ["tensorflow", "tensorflow-cpu"] if engine == "tensorflow" else [engine]
+    for name in names:
+        try:
+            return f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return engine
+
+
 def key_hash(**key: object) -> str:
-    """Hash what decides the weights, together with the engine that computes them.
+    """Hash what decides the weights, together with what computes them.
 
     The values of `key` must be representable as JSON: numbers, strings, lists.
     """
     found = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
-    found.update(keras.backend.backend().encode())
+    found.update(f"keras {keras.version()}, {engine_version()}".encode())
     return found.hexdigest()[:16]
 
 
@@ -65,7 +86,7 @@ def code_hash(*things: object) -> str:
     names, and they with theirs. Comments and docstrings do not count, nor does code
     that it never names, local variables of the same name included: adding a method
     leaves the hashes of the others as they are. This module, which only stores what
-    others computed, does not count either.
+    others computed, does not count either. All versions of Python give the same hash.
     """
     sources: dict[str, str] = {}
     plain = [thing for thing in things if not callable(thing)]
@@ -89,21 +110,52 @@ def _collect(thing: Callable | type, sources: dict[str, str]) -> None:
         return
     source = textwrap.dedent(inspect.getsource(thing))
     tree = ast.parse(source)
-    for node in ast.walk(tree):
-        first = node.body[0] if isinstance(getattr(node, "body", None), list) else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            node.body[0] = ast.Pass()  # a docstring
-    sources[name] = ast.unparse(tree)
+    sources[name] = _outline(tree)
     names = _global_names(symtable.symtable(source, name, "exec"))
     module = vars(sys.modules[thing.__module__])
-    scope = {known: module[known] for known in names & module.keys()}
+    named = {known for known in names & module.keys() if not known.startswith("__")}
+    scope = {known: module[known] for known in named}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name | ast.Attribute):
             used = _lookup(node, scope)
             if _is_ours(used):
                 _collect(used, sources)
-            elif isinstance(node, ast.Name) and isinstance(used, int | float | tuple):
-                sources[f"{thing.__module__}.{node.id}"] = repr(used)
+            elif _is_plain(used):
+                sources[f"{thing.__module__}.{ast.unparse(node)}"] = used
+
+
+def _is_plain(thing: object) -> bool:
+    """Tell whether something is a number, a string, or a collection of such."""
+    if isinstance(thing, tuple | list):
+        return all(map(_is_plain, thing))
+    if isinstance(thing, dict):
+        return _is_plain([*thing, *thing.values()])
+    return isinstance(thing, int | float | str)
+
+
+def _outline(node: object) -> object:
+    """Return a syntax tree as lists and strings, without docstrings.
+
+    What is empty is left out, so that fields which a later Python added do not show.
+    """
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts = []
+    for name, value in ast.iter_fields(node):
+        if isinstance(value, list):
+            items = [item for item in value if name != "body" or not _is_words(item)]
+            value = [_outline(item) for item in items]
+        elif value is not None:
+            value = _outline(value)
+        if value:
+            parts.append([name, value])
+    return [type(node).__name__, parts]
+
+
+def _is_words(node: ast.AST) -> bool:
+    """Tell whether a statement is nothing but a string, as docstrings are."""
+    constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return constant and isinstance(node.value.value, str)
 
 
 def _global_names(table: symtable.SymbolTable) -> set[str]:
@@ -143,12 +195,12 @@ def train_once(
     if weights.exists():
         try:
             model.load_weights(weights)
-            return json.loads(history_file.read_text())
+            return json.loads(history_file.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError) as error:
             print(f"{weights.name} is damaged ({error}): training it again.")
     history = train()
     history = {name: [float(v) for v in values] for name, values in history.items()}
-    write_whole(history_file, lambda path: path.write_text(json.dumps(history)))
+    write_text(history_file, json.dumps(history))
     write_whole(weights, model.save_weights)
     return history
 

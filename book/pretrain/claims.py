@@ -15,7 +15,7 @@ from datetime import date
 from importlib import metadata
 from pathlib import Path
 
-from pretrain.cache import write_whole
+from pretrain.cache import engine_version, write_text
 from pretrain.data import ImageDataset
 from pretrain.profiles import Profile
 
@@ -62,7 +62,7 @@ def record(
         "provenance": provenance(dataset, profile.name, [seed]),
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_whole(RESULTS / f"{name}.json", lambda path: path.write_text(text))
+    write_text(RESULTS / f"{name}.json", text)
     print(f"Stored in results/{name}.json.")
 
 
@@ -77,11 +77,13 @@ def recorded(name: str) -> dict:
         raise FileNotFoundError(
             f"results/{name}.json does not exist: run the chapter with PROFILE=full."
         )
-    return json.loads(path.read_text())["values"]
+    return json.loads(path.read_text(encoding="utf-8"))["values"]
 
 
 def provenance(dataset: ImageDataset, profile: str, seeds: Sequence[int]) -> dict:
     """Say what a result was computed with: code, versions, machine, data, profile.
+
+    A commit ends in `-dirty` where the package or the lock differed from it.
 
     Raises:
         FileNotFoundError: if the lock of the packages is not beside the book.
@@ -92,13 +94,13 @@ def provenance(dataset: ImageDataset, profile: str, seeds: Sequence[int]) -> dic
             f"{lock.name} is not beside the folder {BOOK.name}: a result has to name "
             "the packages that it was made with. Work in a whole clone of the project."
         )
-    packages = ("keras", "numpy", "scikit-learn")
+    packages = ("keras", "numpy", "scikit-learn", "scipy")
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": _commit(lock),
         "lock": hashlib.sha256(lock.read_bytes()).hexdigest()[:16],
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in packages}
-        | {"engine": _engine_version()},
+        | {"engine": engine_version()},
         "hardware": f"{_processor()}, {os.cpu_count()} cores",
         "dataset": dataset.source,
         "sha256": dataset.sha256,
@@ -108,17 +110,11 @@ def provenance(dataset: ImageDataset, profile: str, seeds: Sequence[int]) -> dic
     }
 
 
-def _engine_version() -> str:
-    import keras
-
-    engine = keras.backend.backend()
-    names = ["tensorflow", "tensorflow-cpu"] if engine == "tensorflow" else [engine]
-    for name in names:
-        try:
-            return f"{name} {metadata.version(name)}"
-        except metadata.PackageNotFoundError:
-            continue
-    return engine
+def _commit(lock: Path) -> str | None:
+    commit = _git("rev-parse", "HEAD")
+    deciding = (str(Path(__file__).parent), str(lock))
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *deciding)
+    return f"{commit}-dirty" if commit and changed else commit
 
 
 def _git(*arguments: str) -> str | None:
@@ -133,7 +129,7 @@ def _git(*arguments: str) -> str | None:
 
 def _processor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:
@@ -146,15 +142,16 @@ def page() -> str:
     lines = [
         "# The claims, checked",
         "",
-        "Every sentence of this book that carries a number is checked by the cell that",
-        "makes it. The number in front, such as A6, is that of the article's sentence",
-        "([listed here](index.md)). The band is where the sentence counts as true.",
+        "The numbers on which the conclusions of this book rest, each checked by a",
+        "cell of the chapter named at the end of its line. A6.1 is our first check of",
+        "the article's sentence A6 ([the map](index.md)); B stands for what goes",
+        "beyond the article. A claim holds while its value stays in the range given.",
         "",
         "| claim | sentence | value | holds in | made in |",
         "|---|---|---|---|---|",
     ]
     for notebook in sorted(BOOK.glob("*.ipynb")):
-        cells = json.loads(notebook.read_text())["cells"]
+        cells = json.loads(notebook.read_text("utf-8"))["cells"]
         title = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
         for line in _printed(cells):
             if line.startswith("✓ "):
@@ -173,4 +170,4 @@ def _printed(cells: list[dict]) -> list[str]:
 
 
 if __name__ == "__main__":
-    (BOOK / "claims.md").write_text(page())
+    write_text(BOOK / "claims.md", page())

@@ -345,13 +345,15 @@ def _fetch(
 
     `cached` are the files and folders in which Keras keeps the download.
     """
-    for _ in range(2):
+    for then in ("Fetching it again.", "Giving up."):
         try:
             (x_train, y_train), (x_test, y_test) = download()
             arrays = [x_train, y_train, x_test, y_test]
             if sha256 in (None, cache.digest(arrays)):
                 return arrays
             raise ValueError("the images have the wrong checksum")
+        except (MemoryError, PermissionError):
+            raise  # the copy is not to blame
         # Keras reports a failed download as a bare Exception, and a damaged file as
         # whatever the reader of its format raises.
         except Exception as error:
@@ -359,8 +361,7 @@ def _fetch(
             if not found:
                 raise _no_network(name, error) from error
             places = ", ".join(path.name for path in found)
-            print(f"The stored copy of {name} ({places}) is damaged: {error}.")
-            print("Fetching it again.")
+            print(f"The stored copy of {name} ({places}) is damaged: {error}. {then}")
         for path in found:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     raise ValueError(f"{name} arrived damaged twice. Check the connection; try later.")
@@ -435,9 +436,10 @@ class _Zip:
 def _load_folder(path: Path, name: str) -> ImageDataset:
     """Read `train/<class>/*` and `test/<class>/*`, or `<class>/*` without a split.
 
-    Without a split, a fixed fifth of each class becomes the test split. Images are
-    cropped to their central square and resized to 32 by 32. If all images are grey,
-    the data set has one channel; if some have colour, all get three.
+    Folders around these, as in a zip of one folder, do not matter. Without a split, a
+    fixed fifth of each class becomes the test split. Images are cropped to their
+    central square and resized to 32 by 32. If all images are grey, the data set has one
+    channel; if some have colour, all get three.
     """
     if path.suffix == ".zip" and path.is_file():
         files = _Zip(path)
@@ -446,7 +448,8 @@ def _load_folder(path: Path, name: str) -> ImageDataset:
     else:
         raise ValueError(f"{path.name} is neither a folder nor a .zip file.")
     sha256 = files.sha256()
-    stored = cache.folder() / f"images-{sha256[:16]}.npz"
+    code = cache.code_hash(_read_images)
+    stored = cache.folder() / f"images-{sha256[:16]}-{code}.npz"
     if not stored.exists():
         cache.write_whole(
             stored, lambda target: np.savez(target, **_read_images(files, path.name))
@@ -481,14 +484,23 @@ def _hold_out_test(parts: dict) -> dict:
 
 def _read_images(files: _Folder | _Zip, source: str) -> dict[str, np.ndarray]:
     names = [n for n in files.names() if "__MACOSX" not in n]
-    folders = {tuple(n.split("/")[:-1]) for n in names}
-    tops = {folder[0] for folder in folders if folder}
-    splits = ["train", "test"] if tops >= {"train", "test"} else [""]
-    depth = 2 if splits[0] else 1
+    root = _root(names)
+    folders: dict[tuple[str, ...], list[str]] = {}  # → the images in them
+    for name in sorted(n for n in names if n.startswith(root)):
+        folder = tuple(name.removeprefix(root).split("/")[:-1])
+        images = folders.setdefault(folder, [])
+        if Path(name).suffix.lower() in SUFFIXES:
+            images.append(name)
+    splits, depth = [""], 1
+    if {"train", "test"} <= {folder[0] for folder in folders if folder}:
+        splits, depth = ["train", "test"], 2
+        folders = {f: found for f, found in folders.items() if f and f[0] in splits}
     class_names = sorted({f[depth - 1] for f in folders if len(f) >= depth})
-    if not class_names:
+    wrong = [found[0] for f, found in folders.items() if found and len(f) != depth]
+    if wrong or not class_names:
+        what = f"has {wrong[0]} outside of" if wrong else "has no"
         raise ValueError(
-            f"{source} has no class folders: expected train/<class>/ and "
+            f"{source} {what} class folders: expected train/<class>/ and "
             "test/<class>/, or <class>/, with .jpg or .png images inside."
         )
     arrays = {"class_names": np.array(class_names)}
@@ -497,11 +509,7 @@ def _read_images(files: _Folder | _Zip, source: str) -> dict[str, np.ndarray]:
         images, labels = [], []
         for label, class_name in enumerate(class_names):
             prefix = f"{part}/{class_name}/" if part else f"{class_name}/"
-            members = sorted(
-                n
-                for n in names
-                if n.startswith(prefix) and Path(n).suffix.lower() in SUFFIXES
-            )
+            members = folders.get(tuple(prefix.split("/")[:-1]))
             if not members:
                 raise ValueError(
                     f"{source}: class folder {prefix} holds no .jpg or .png image. "
@@ -517,6 +525,18 @@ def _read_images(files: _Folder | _Zip, source: str) -> dict[str, np.ndarray]:
     if all((arrays[k] == arrays[k][..., :1]).all() for k in images):
         arrays.update({k: arrays[k][..., :1] for k in images})
     return {**arrays, "kinds": np.array(sorted(kinds))}
+
+
+def _root(names: list[str]) -> str:
+    """Return the folders around all images, of which each keeps one: its class."""
+    parents = [n.split("/")[:-1] for n in names if Path(n).suffix.lower() in SUFFIXES]
+    root = ""
+    while parents and min(map(len, parents)) > 1 and len({p[0] for p in parents}) == 1:
+        if parents[0][0] in ("train", "test"):  # a split whose other half is missing
+            break
+        root += f"{parents[0][0]}/"
+        parents = [parent[1:] for parent in parents]
+    return root
 
 
 def _decode(content: bytes, name: str) -> np.ndarray:

@@ -39,7 +39,7 @@ import numpy as np
 from keras import layers
 
 from pretrain import models
-from pretrain.cache import write_whole
+from pretrain.cache import write_text, write_whole
 
 NORMALISATION = {
     "none": layers.Identity,
@@ -148,9 +148,14 @@ def train(
     Returns:
         The weights; and a report with the step that the run began at, the loss of each
         step since, and its seconds.
+
+    Raises:
+        ValueError: if the checkpoints are those of a run with other settings.
     """
     import tensorflow as tf
 
+    if checkpoints:
+        claim_checkpoints(run, checkpoints)
     shares = strategy.num_replicas_in_sync
     with strategy.scope():
         model = network(run.images().shape[1:], run.normalisation)
@@ -185,6 +190,22 @@ def train(
             manager.save()
     report = {"first": first, "losses": losses, "seconds": seconds}
     return model.get_weights(), report
+
+
+def claim_checkpoints(run: Run, checkpoints: Path) -> None:
+    """Write the settings of a run beside its checkpoints, or compare with them."""
+    kept = ("steps", "batch_size", "normalisation")
+    ours = {name: getattr(run, name) for name in kept}
+    path = checkpoints / "settings.json"
+    if not path.exists():
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(ours))
+    theirs = json.loads(path.read_text("utf-8"))
+    if theirs != ours:
+        raise ValueError(
+            f"The checkpoints are those of a run with {theirs}, not {ours}: "
+            "choose another folder, or remove them to start anew."
+        )
 
 
 def feed(run: Run, first: int, shares: int, context):
@@ -283,15 +304,14 @@ def store(run: Run, name: str, weights: list[np.ndarray], report: dict) -> None:
             np.savez(file, *weights)
 
     write_whole(run.folder / f"{name}.npz", save)
-    text = json.dumps(report)
-    write_whole(run.folder / f"{name}.json", lambda path: path.write_text(text))
+    write_text(run.folder / f"{name}.json", json.dumps(report))
 
 
 def result(run: Run, name: str) -> tuple[list[np.ndarray], dict]:
     """Return weights and report of a command that has ended, by its name."""
     with np.load(run.folder / f"{name}.npz") as stored:
         weights = [stored[key] for key in stored.files]
-    return weights, json.loads((run.folder / f"{name}.json").read_text())
+    return weights, json.loads((run.folder / f"{name}.json").read_text("utf-8"))
 
 
 def difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> float:
@@ -424,7 +444,7 @@ def free_ports(n: int) -> list[int]:
 def said(run: Run, name: str) -> str:
     """Return the end of what a process printed."""
     path = run.folder / f"{name}.log"
-    lines = path.read_text(errors="replace").splitlines()[-20:]
+    lines = path.read_text("utf-8", errors="replace").splitlines()[-20:]
     return f"{name} failed, or took too long. The end of {path}:\n" + "\n".join(lines)
 
 

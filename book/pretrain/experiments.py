@@ -235,6 +235,8 @@ def optimize(
     """
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(new_optimizer(optimizer, schedule), loss, **compile_options())
+    # Otherwise the first step would make its variables, and be traced twice.
+    model.optimizer.build(model.trainable_variables)
     fed = batches(*arrays, batch_size=batch_size, steps=steps, seed=seed)
     history = model.fit(
         fed.repeat(),

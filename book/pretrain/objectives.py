@@ -442,6 +442,8 @@ def pretrain(
         steps = epochs * -(-len(x) // batch_size)
         schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
         model.compile(keras.optimizers.Adam(schedule), **compile_options())
+        # Otherwise the first step would make its variables, and be traced twice.
+        model.optimizer.build(model.trainable_variables)
         images = batches(x, batch_size=batch_size, seed=seed)
         callbacks = [Progress(title)]
         start = time.perf_counter()
@@ -450,15 +452,17 @@ def pretrain(
         ).history
         return history | {"seconds": [time.perf_counter() - start]}
 
-    parts = [model, *model.layers]
-    parts += [inner for part in model.layers for inner in getattr(part, "layers", ())]
+    parts = [model]
+    for part in parts:  # which grows: layers, the layers in them, and so on
+        parts += getattr(part, "layers", ())
     ours = {type(p) for p in parts if type(p).__module__.startswith(__package__)}
     return cache.train_once(
         model,
         train,
         method=type(model).__name__.lower(),
         networks=[keras.saving.serialize_keras_object(p) for p in model.layers],
-        weights=cache.digest(model.get_weights()),
+        # With the states of random layers, which follow from their seeds.
+        weights=cache.digest([ops.convert_to_numpy(v) for v in model.variables]),
         images=cache.digest([x]),
         settings=[epochs, learning_rate, batch_size, seed],
         code=cache.code_hash(pretrain, *ours),

@@ -209,7 +209,12 @@ def panels(
     """
     rows = -(-len(lines) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(7, 1.7 * rows + 0.4), sharex=True, sharey=True
+        rows,
+        columns,
+        figsize=(7, 1.7 * rows + 0.4),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
     for axis in axes.flat[len(lines) :]:
         axis.axis("off")
@@ -385,7 +390,9 @@ def scatter(
     figure, axes = plt.subplots(
         rows, columns, figsize=(7, 7 / columns * rows + 0.6), squeeze=False
     )
-    for axis, (title, points) in zip(axes.flat, panels.items(), strict=True):
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (title, points) in zip(axes.flat, panels.items(), strict=False):
         drawn = axis.scatter(*points.T, c=labels, cmap="tab10", vmin=0, vmax=9, s=6)
         axis.set(xticks=[], yticks=[])
         axis.set_title(title, fontsize=10)

@@ -22,7 +22,6 @@ class Profile:
     unlabelled: int
     pretrain_epochs: int
     steps: int
-    labels_per_class: tuple[int, ...]
 
     def pick(self, quick: T, full: T) -> T:
         """Return the value that belongs to this profile."""
@@ -36,7 +35,6 @@ PROFILES = {
         unlabelled=4_000,
         pretrain_epochs=2,
         steps=60,
-        labels_per_class=(4, 25),
     ),
     "full": Profile(
         name="full",
@@ -44,7 +42,6 @@ PROFILES = {
         unlabelled=45_000,
         pretrain_epochs=20,
         steps=500,
-        labels_per_class=(4, 10, 25, 100, 400),
     ),
 }
 

@@ -19,7 +19,7 @@ class Interval:
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+def mean_interval(values: Sequence[float]) -> Interval:
     """Return the mean of a few values with Student's interval.
 
     With five values from a bell curve, this interval covers the truth in 95 cases of
@@ -28,7 +28,6 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
     Args:
         values: one per seed, at least two. For a paired comparison, the differences.
-        level: the share of intervals that are to cover the truth.
 
     Raises:
         ValueError: if there are fewer than two values.
@@ -37,7 +36,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     if n < 2:
         raise ValueError(f"An interval needs at least two values, got {n}.")
     mean = float(np.mean(values))
-    half = t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / n**0.5
+    half = t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5
     return Interval(mean, mean - float(half), mean + float(half))
 
 
@@ -126,7 +125,6 @@ def labels_saved(
     ours: Mapping[int, Mapping[int, float]],
     theirs: Mapping[int, Mapping[int, float]],
     labels: int,
-    draws: int = 2_000,
 ) -> Interval:
     """Return how many labels a rival would have to add to do as well as we do.
 
@@ -137,7 +135,6 @@ def labels_saved(
     Args:
         ours, theirs: number of labels → seed → accuracy.
         labels: the number that we have.
-        draws: of the bootstrap, from one fixed seed.
 
     Returns:
         Labels saved: negative where the rival needs fewer, infinite where it never
@@ -154,7 +151,7 @@ def labels_saved(
         curve = {n: np.mean([theirs[n][seed] for seed in chosen]) for n in theirs}
         return labels_needed(float(accuracy), curve) - labels
 
-    drawn = np.random.default_rng(0).choice(seeds, (draws, len(seeds)))
+    drawn = np.random.default_rng(0).choice(seeds, (2_000, len(seeds)))
     # An infinite end stays infinite: no interpolation between order statistics.
     low, high = np.quantile(
         [saved(chosen) for chosen in drawn], [0.025, 0.975], method="nearest"

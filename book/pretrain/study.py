@@ -217,7 +217,7 @@ class Store:
         path = self.path(ending)
         if not path.exists():
             return []
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     def keys(self, ending: str, *more: str) -> set[tuple[str, ...]]:
@@ -234,9 +234,7 @@ class Store:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        cache.write_whole(
-            self.path(ending), lambda path: path.write_text(text.getvalue())
-        )
+        cache.write_text(self.path(ending), text.getvalue())
 
     def check(self, methods: Iterable[str]) -> None:
         """Compare with what the rows were made of, or write it down.
@@ -245,20 +243,22 @@ class Store:
             RuntimeError: if rows are there that were made otherwise.
         """
         path = self.path(".json")
-        seeds = sorted({seed for size in self.study.sizes for seed in size.seeds})
+        sizes = self.study.sizes
+        seeds = sorted({s for size in sizes for s in (*size.seeds, *size.tuning_seeds)})
+        dataset = splits(self.study.dataset)[0]
+        self.made = made = claims.provenance(dataset, self.study.name, seeds)
         now = {
             "grid": grid_of(self.study),
             "code": {name: code_of(name) for name in methods},
-            "provenance": claims.provenance(
-                splits(self.study.dataset)[0], self.study.name, seeds
-            ),
+            "provenance": [made],
         }
         if path.exists():
-            before = json.loads(path.read_text())
+            before = json.loads(path.read_text(encoding="utf-8"))
+            earlier = before["provenance"]
             differences = [
                 part
                 for part in ("sha256", "versions")
-                if before["provenance"][part] != now["provenance"][part]
+                if earlier[-1][part] != made[part]
             ]
             # What is new may join what is there: a size, or a method without rows.
             kept = {row["method"] for end in (ROWS, TUNED) for row in self.rows(end)}
@@ -273,13 +273,25 @@ class Store:
                 raise RuntimeError(
                     f"{path.name}: the rows there were made with something else "
                     f"({', '.join(differences)}), and must not be mixed with new ones. "
-                    f"Check out commit {before['provenance']['commit']} to go on with "
-                    "them, or move the files of the study away to start anew."
+                    f"Go back to code, data and packages of commit "
+                    f"{earlier[-1]['commit']} to go on with them, or move the files of "
+                    "the study away to start anew."
                 )
             joined = {part: before[part] | now[part] for part in ("grid", "code")}
             now = before | joined
-        text = json.dumps(now, indent=1, ensure_ascii=False) + "\n"
-        cache.write_whole(path, lambda path: path.write_text(text))
+        self._write(now)
+
+    def sign(self) -> None:
+        """Write down that rows are made by this commit and machine, too."""
+        content = json.loads(self.path(".json").read_text(encoding="utf-8"))
+        known = [(made["commit"], made["hardware"]) for made in content["provenance"]]
+        if (self.made["commit"], self.made["hardware"]) not in known:
+            content["provenance"].append(self.made)
+            self._write(content)
+
+    def _write(self, content: dict) -> None:
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        cache.write_text(self.path(".json"), text)
 
 
 def grid_of(study: Study) -> dict[str, object]:
@@ -409,7 +421,6 @@ def run(
     names = list(dict.fromkeys(name for size in sizes for name in size.methods))
     store = Store(study, folder)
     store.check(names)
-    prepare(study, sizes, names)
 
     known = store.keys(TUNED, "setting", "seed")
     candidates = [
@@ -427,19 +438,25 @@ def run(
         )
         not in known
     ]
+    done = store.keys(ROWS, "seed")
+    missing = [
+        (size, name, seed)
+        for size in sizes
+        for name in size.methods
+        for seed in size.seeds
+        if (name, str(labels_per_class(study, size)), str(seed)) not in done
+    ]
+    if candidates or missing:
+        store.sign()
+        prepare(study, sizes, names)
     for row in in_parallel(tune, candidates, "tuning"):
         store.append(TUNED, TUNING, row)
-
-    done = store.keys(ROWS, "seed")
     trials = [
         (
             size.steps,
             (study, size, name, chosen_setting(study, size, name, store), seed),
         )
-        for size in sizes
-        for name in size.methods
-        for seed in size.seeds
-        if (name, str(labels_per_class(study, size)), str(seed)) not in done
+        for size, name, seed in missing
     ]
     for row in in_parallel(test, trials, "trials"):
         store.append(ROWS, TRIALS, row)
@@ -449,21 +466,29 @@ def run(
 def card(name: str) -> str:
     """Return in a few lines what stands behind the stored rows of a study."""
     path = Store(STUDIES[name], claims.RESULTS).path(".json")
-    made = json.loads(path.read_text())["provenance"]
+    runs = json.loads(path.read_text(encoding="utf-8"))["provenance"]
     rows, tuning = stored(name, ROWS), stored(name, TUNED)
     hours = sum(float(row["train_seconds"]) for row in rows + tuning) / 3600
+    made = runs[-1]
     versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items())
+    commits = [(made["commit"] or "unknown")[:9] for made in runs]
+    machines: dict[str, list[str]] = {}
+    for made in runs:
+        machines.setdefault(made["hardware"], []).append(made["date"])
     seeds = sorted({int(row["seed"]) for row in rows or tuning})
-    runs = (
+    done = (
         f"{len(rows)} trials, seeds {seeds}, after {len(tuning)} tuning runs"
         if rows
         else f"{len(tuning)} runs on validation images only, seeds {seeds}"
     )
     lines = (
-        f"{name}: {runs}; {hours:.1f} hours of one core",
+        f"{name}: {done}; {hours:.1f} hours of one core",
         f"data: {made['dataset']}, sha256 {made['sha256'][:16]}…",
-        f"code: commit {(made['commit'] or 'unknown')[:9]}, {versions}",
-        f"machine: {made['hardware']}, {made['date']}",
+        f"code: commit {', '.join(commits)}; {versions}",
+        *(
+            f"machine: {hardware}, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
+            for hardware, days in machines.items()
+        ),
     )
     return "\n".join(textwrap.fill(line, 80, subsequent_indent="  ") for line in lines)
 
@@ -603,19 +628,21 @@ def chosen_setting(study: Study, size: Size, name: str, store: Store) -> dict:
     grid = METHODS[name].grid
     if len(grid) == 1:
         return dict(grid[0])
-    scores = {
-        row["setting"]: float(row["val_accuracy"])
-        for row in store.rows(TUNED)
-        if (row["method"], row["labels_per_class"])
-        == (name, str(labels_per_class(study, size)))
-    }
-    return dict(max(grid, key=lambda setting: scores[json.dumps(setting)]))
+    scores: dict[str, list[float]] = {}
+    for row in store.rows(TUNED):
+        of = (row["method"], row["labels_per_class"])
+        if of == (name, str(labels_per_class(study, size))):
+            scores.setdefault(row["setting"], []).append(float(row["val_accuracy"]))
+    return dict(max(grid, key=lambda setting: np.mean(scores[json.dumps(setting)])))
 
 
 def in_parallel(
     work: Callable[..., dict], jobs: Sequence[tuple[int, tuple]], title: str
 ) -> Iterator[dict]:
     """Call `work` with the arguments of each job; yield the results as they come.
+
+    The processes that joblib starts here get one thread each. Workers that were started
+    elsewhere have to be started so.
 
     Args:
         jobs: (cost, arguments) of each; the costs make the estimate of the time left.

@@ -132,7 +132,8 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
     """AdamW whose learning rate is multiplied by a factor of each layer.
 
     `rates` maps names of layers to factors; a layer it does not name keeps factor 1.
-    Smaller rates for earlier layers are due to Howard & Ruder (2018).
+    The factors do not reach the weight decay, which is the same for all layers. Smaller
+    rates for earlier layers are due to Howard & Ruder (2018).
     """
 
     def __init__(self, *args, rates: Mapping[str, float], **kwargs):
@@ -254,6 +255,8 @@ def fine_tune(
         metrics=["accuracy"],
         **compile_options(),
     )
+    # Otherwise the first step would make its variables, and be traced twice.
+    optimizer.build(classifier.trainable_variables)
     labelled = batches(x, y, batch_size=min(batch_size, len(y)), steps=steps, seed=seed)
     history = classifier.fit(
         labelled,
