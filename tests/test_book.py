@@ -143,6 +143,24 @@ def test_executing_leaves_the_notebook_alone(tmp_path, monkeypatch, capsys):
     assert "unchanged" in capsys.readouterr().out
 
 
+def test_a_chapter_runs_again_for_the_results_that_it_names_but_not_its_own(tmp_path):
+    (tmp_path / "results").mkdir()
+    source = 'study.tried("sizes_cifar10")\nclaims.record("05b_models", {})'
+    cells = [nbformat.v4.new_code_cell(source)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    before = build.fingerprint(notebook, tmp_path / "05b_models.ipynb")
+    for name, counts in {
+        "05b_models.json": False,
+        "others_cifar10.json": False,
+        "sizes_cifar10.json": True,
+        "sizes_cifar10_tuning.csv": True,
+    }.items():
+        (tmp_path / "results" / name).write_text("new", encoding="utf-8")
+        after = build.fingerprint(notebook, tmp_path / "05b_models.ipynb")
+        assert (after != before) == counts, name
+        before = after
+
+
 def test_a_failing_chapter_names_its_cell(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "BUILD", tmp_path / "_build")
     monkeypatch.setenv("PROFILE", "quick")
