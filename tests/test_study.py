@@ -147,11 +147,9 @@ def test_the_stored_rows_use_what_did_best_on_validation_images(name):
             assert best.items() <= json.loads(row["setting"]).items()
 
 
-@pytest.mark.parametrize("name", study.STUDIES)
+@pytest.mark.parametrize("name", sorted({*study.STUDIES} - {QUICK.name}))
 def test_the_stored_rows_were_made_by_the_code_that_is_here(name):
     path = study.Store(study.STUDIES[name], claims.RESULTS).path(".json")
-    if not path.exists():
-        pytest.skip("no rows are stored")
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert stored["code"] == {
         method: study.code_of(method) for method in stored["code"]
