@@ -141,6 +141,7 @@ def auroc(inside: Sequence[float], outside: Sequence[float]) -> float:
     Args:
         inside, outside: scores that ought to be low, and high; (n,) and (m,).
     """
+    # By ranks: many times as fast as scikit-learn's, and a bootstrap asks often.
     n, m = len(inside), len(outside)
     ranks = rankdata(np.concatenate([inside, outside]))
     return float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))
