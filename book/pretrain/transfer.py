@@ -255,8 +255,11 @@ def fine_tune(
         metrics=["accuracy"],
         **compile_options(),
     )
-    # Otherwise the first step would make its variables, and be traced twice.
+    # Otherwise the first step would make their variables, and be traced twice.
     optimizer.build(classifier.trainable_variables)
+    logits = ops.zeros((1, classifier.output_shape[-1]))
+    classifier.compute_metrics(x[:1], y[:1], logits)
+    classifier.reset_metrics()
     labelled = batches(x, y, batch_size=min(batch_size, len(y)), steps=steps, seed=seed)
     history = classifier.fit(
         labelled,
