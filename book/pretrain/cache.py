@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -47,6 +48,16 @@ def write_text(path: Path, text: str) -> None:
     write_whole(
         path, lambda path: path.write_text(text, encoding="utf-8", newline="\n")
     )
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file that people can read, all of it or nothing."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def digest(arrays: list[np.ndarray]) -> str:
@@ -195,7 +206,7 @@ def train_once(
     if weights.exists():
         try:
             model.load_weights(weights)
-            return json.loads(history_file.read_text(encoding="utf-8"))
+            return read_json(history_file)
         except (OSError, ValueError, KeyError) as error:
             print(f"{weights.name} is damaged ({error}): training it again.")
     history = train()

@@ -6,7 +6,6 @@ the tests. `python -m pretrain.claims` writes the page that lists them all.
 """
 
 import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -15,7 +14,7 @@ from datetime import date
 from importlib import metadata
 from pathlib import Path
 
-from pretrain.cache import engine_version, write_text
+from pretrain.cache import engine_version, read_json, write_json, write_text
 from pretrain.data import ImageDataset
 from pretrain.profiles import Profile
 
@@ -61,8 +60,7 @@ def record(
         "values": values,
         "provenance": provenance(dataset, profile.name, [seed]),
     }
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_text(RESULTS / f"{name}.json", text)
+    write_json(RESULTS / f"{name}.json", content)
     print(f"Stored in results/{name}.json.")
 
 
@@ -77,7 +75,7 @@ def recorded(name: str) -> dict:
         raise FileNotFoundError(
             f"results/{name}.json does not exist: run the chapter with PROFILE=full."
         )
-    return json.loads(path.read_text(encoding="utf-8"))["values"]
+    return read_json(path)["values"]
 
 
 def provenance(dataset: ImageDataset, profile: str, seeds: Sequence[int]) -> dict:
@@ -151,7 +149,7 @@ def page() -> str:
         "|---|---|---|---|---|",
     ]
     for notebook in sorted(BOOK.glob("*.ipynb")):
-        cells = json.loads(notebook.read_text("utf-8"))["cells"]
+        cells = read_json(notebook)["cells"]
         title = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
         for line in _printed(cells):
             if line.startswith("✓ "):

@@ -39,7 +39,7 @@ import numpy as np
 from keras import layers
 
 from pretrain import models
-from pretrain.cache import write_text, write_whole
+from pretrain.cache import read_json, write_text, write_whole
 
 NORMALISATION = {
     "none": layers.Identity,
@@ -200,7 +200,7 @@ def claim_checkpoints(run: Run, checkpoints: Path) -> None:
     if not path.exists():
         checkpoints.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(ours))
-    theirs = json.loads(path.read_text("utf-8"))
+    theirs = read_json(path)
     if theirs != ours:
         raise ValueError(
             f"The checkpoints are those of a run with {theirs}, not {ours}: "
@@ -311,7 +311,7 @@ def result(run: Run, name: str) -> tuple[list[np.ndarray], dict]:
     """Return weights and report of a command that has ended, by its name."""
     with np.load(run.folder / f"{name}.npz") as stored:
         weights = [stored[key] for key in stored.files]
-    return weights, json.loads((run.folder / f"{name}.json").read_text("utf-8"))
+    return weights, read_json(run.folder / f"{name}.json")
 
 
 def difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> float:

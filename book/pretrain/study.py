@@ -253,7 +253,7 @@ class Store:
             "provenance": [made],
         }
         if path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = cache.read_json(path)
             earlier = before["provenance"]
             differences = [
                 part
@@ -279,19 +279,16 @@ class Store:
                 )
             joined = {part: before[part] | now[part] for part in ("grid", "code")}
             now = before | joined
-        self._write(now)
+        cache.write_json(path, now)
 
     def sign(self) -> None:
         """Write down that rows are made by this commit and machine, too."""
-        content = json.loads(self.path(".json").read_text(encoding="utf-8"))
+        path = self.path(".json")
+        content = cache.read_json(path)
         known = [(made["commit"], made["hardware"]) for made in content["provenance"]]
         if (self.made["commit"], self.made["hardware"]) not in known:
             content["provenance"].append(self.made)
-            self._write(content)
-
-    def _write(self, content: dict) -> None:
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        cache.write_text(self.path(".json"), text)
+            cache.write_json(path, content)
 
 
 def grid_of(study: Study) -> dict[str, object]:
@@ -466,11 +463,11 @@ def run(
 def card(name: str) -> str:
     """Return in a few lines what stands behind the stored rows of a study."""
     path = Store(STUDIES[name], claims.RESULTS).path(".json")
-    runs = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    runs = cache.read_json(path)["provenance"]
     rows, tuning = stored(name, ROWS), stored(name, TUNED)
     hours = sum(float(row["train_seconds"]) for row in rows + tuning) / 3600
-    made = runs[-1]
-    versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items())
+    last = runs[-1]
+    versions = ", ".join(f"{k} {v}" for k, v in last["versions"].items())
     commits = [(made["commit"] or "unknown")[:9] for made in runs]
     machines: dict[str, list[str]] = {}
     for made in runs:
@@ -483,7 +480,7 @@ def card(name: str) -> str:
     )
     lines = (
         f"{name}: {done}; {hours:.1f} hours of one core",
-        f"data: {made['dataset']}, sha256 {made['sha256'][:16]}…",
+        f"data: {last['dataset']}, sha256 {last['sha256'][:16]}…",
         f"code: commit {', '.join(commits)}; {versions}",
         *(
             f"machine: {hardware}, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
