@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -88,6 +90,29 @@ def test_each_method_learns_from_a_few_labels_and_repeats_itself(name, task):
 def test_patches_tell_upright_stripes_from_lying_ones(task):
     fitted = ladder.k_means_frozen(task, centroids=20, cells=1)
     assert np.mean(fitted.predict(task.x_val) == task.y_val) > 0.9
+
+
+def test_pseudo_labels_are_the_surest_answers_equally_many_of_each_class():
+    logits = np.array(
+        [[9, 0, 0], [5, 4, 0], [0, 3, 0], [7, 6.9, 0], [0, 8, 0], [0, 0, 1]]
+    )
+    rows, named = ladder.most_sure(logits, share=1)
+    assert rows.tolist() == [0, 1, 4, 2, 5]  # two of each, of the last there is one
+    assert named.tolist() == [0, 0, 1, 1, 2]
+    # What counts is the distance to the other classes, not the height.
+    rows, _ = ladder.most_sure(logits + 100 * np.arange(6)[:, None], share=0.5)
+    assert rows.tolist() == [0, 4, 5]
+
+
+def test_labelled_images_stay_and_are_a_quarter_of_all(task):
+    task = replace(task, x=task.x[:4], y=task.y[:4])
+    logits = np.stack([np.arange(64), 63 - np.arange(64)], axis=1) / 10
+    known = ladder.with_pseudo_labels(task, logits, share=0.75)
+    assert len(known.x) == len(known.y) == 4 * 4 + 48
+    np.testing.assert_array_equal(known.x[:4], task.x)
+    np.testing.assert_array_equal(known.y[:16], np.tile(task.y, 4))
+    assert known.y[16:].tolist() == [0] * 24 + [1] * 24
+    np.testing.assert_array_equal(known.x[16], task.unlabelled[63])
 
 
 def test_all_methods_of_the_ladder_are_in_the_study():

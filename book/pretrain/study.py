@@ -99,6 +99,7 @@ HIGHER = (
     "k-means, frozen",
     "rotation, frozen",
     "rotation, fine-tuned",
+    "rotation, self-trained",
     "contrastive, frozen",
     "contrastive, fine-tuned",
     "both tasks, fine-tuned",
