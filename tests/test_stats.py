@@ -57,6 +57,13 @@ def test_labels_saved():
     assert stats.labels_saved(ours, rival, 10).high == float("inf")
     ours = {10: dict.fromkeys(range(5), 0.1)}
     assert stats.labels_saved(ours, rival, 10).mean == pytest.approx(10**0.5 - 10)
+    # With all labels a rival may have fewer seeds: they do not cost the others theirs.
+    noisy = {n: {s: v + 0.01 * s for s, v in side.items()} for n, side in rival.items()}
+    fewer = noisy | {1000: {0: 0.6, 1: 0.6}}
+    ours = {10: dict.fromkeys(range(5), 0.3)}
+    assert stats.labels_saved(ours, fewer, 10) == stats.labels_saved(ours, noisy, 10)
+    ours = {10: dict.fromkeys(range(5), 0.6)}
+    assert stats.labels_saved(ours, fewer, 10).mean == pytest.approx(990)
 
 
 def test_overall_averages_sizes_before_seeds():
@@ -64,5 +71,9 @@ def test_overall_averages_sizes_before_seeds():
     theirs = {1: {0: 1.0, 1: 2.0}, 4: {0: 3.0, 1: 8.0}}
     expected = stats.mean_interval([(2 + 4) / 2, (3 + 1) / 2])
     assert stats.overall(ours, theirs) == expected
+    fewer = {99: {0: 50.0}}
+    assert stats.overall(ours | fewer, theirs | fewer) == expected
+    with pytest.raises(ValueError, match="same seeds"):
+        stats.overall(ours, theirs | {4: {0: 3.0}})
     with pytest.raises(ValueError, match="common to both"):
         stats.overall({1: {0: 1.0}}, {2: {0: 1.0}})

@@ -49,12 +49,17 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Interval:
     Raises:
         ValueError: if a seed is missing on one side.
     """
+    return mean_interval(differences(ours, theirs))
+
+
+def differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
+    """Return ours minus theirs, in the order of the seeds; see `paired`."""
     if set(ours) != set(theirs):
         raise ValueError(
             f"Pairs need the same seeds on both sides: {sorted(ours)} against "
             f"{sorted(theirs)}. Finish the study, or leave the odd seeds out."
         )
-    return mean_interval([ours[seed] - theirs[seed] for seed in sorted(ours)])
+    return [ours[seed] - theirs[seed] for seed in sorted(ours)]
 
 
 def intervals(
@@ -79,7 +84,8 @@ def overall(
 
     Args:
         ours, theirs: number of labels → seed → value. Numbers of labels that one side
-            does not have are left out; all others need the same seeds.
+            does not have are left out, and those that have not the seeds of the
+            smallest: with all labels there are fewer, and nothing is drawn.
 
     Raises:
         ValueError: if no number of labels is common to both, or a seed is missing.
@@ -87,14 +93,10 @@ def overall(
     common = sorted(set(ours) & set(theirs))
     if not common:
         raise ValueError("No number of labels is common to both sides.")
-    means = (
-        {
-            seed: float(np.mean([side[n][seed] for n in common]))
-            for seed in side[common[0]]
-        }
-        for side in (ours, theirs)
-    )
-    return paired(*means)
+    seeds = set(ours[common[0]])
+    common = [n for n in common if set(ours[n]) == seeds]
+    gains = [differences(ours[n], theirs[n]) for n in common]
+    return mean_interval(np.mean(gains, axis=0))
 
 
 def labels_needed(accuracy: float, curve: Mapping[int, float]) -> float:
@@ -133,23 +135,23 @@ def labels_saved(
     rather than too long.
 
     Args:
-        ours, theirs: number of labels → seed → accuracy.
+        ours, theirs: number of labels → seed → accuracy. Where the rival has not all
+            of our seeds, as with all labels, its mean over those that it has counts.
         labels: the number that we have.
 
     Returns:
         Labels saved: negative where the rival needs fewer, infinite where it never
         gets there within its range.
     """
-    seeds = sorted(
-        set(ours[labels]).intersection(*(theirs[n] for n in theirs if theirs[n]))
-    )
-    if not seeds:
-        raise ValueError("No seed is common to all numbers of labels.")
+    seeds = sorted(ours[labels])
+
+    def mean(side, chosen):
+        there = chosen if set(seeds) <= set(side) else sorted(side)
+        return float(np.mean([side[seed] for seed in there]))
 
     def saved(chosen):
-        accuracy = np.mean([ours[labels][seed] for seed in chosen])
-        curve = {n: np.mean([theirs[n][seed] for seed in chosen]) for n in theirs}
-        return labels_needed(float(accuracy), curve) - labels
+        curve = {n: mean(side, chosen) for n, side in theirs.items()}
+        return labels_needed(mean(ours[labels], chosen), curve) - labels
 
     drawn = np.random.default_rng(0).choice(seeds, (2_000, len(seeds)))
     # An infinite end stays infinite: no interpolation between order statistics.
