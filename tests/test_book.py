@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from functools import partial
 from html.parser import HTMLParser
@@ -159,6 +160,31 @@ def test_a_chapter_runs_again_for_the_results_that_it_names_but_not_its_own(tmp_
         after = build.fingerprint(notebook, tmp_path / "05b_models.ipynb")
         assert (after != before) == counts, name
         before = after
+
+
+def test_a_full_run_can_record_in_the_copy(tmp_path):
+    code = (
+        "from pretrain import claims, data, profiles;"
+        "claims.record('x', {}, profiles.PROFILES['full'], data.load('fashion'))"
+    )
+    folder = build.copy_sources(tmp_path / "source") / "book"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    assert (folder / "results" / "x.json").exists()
+
+
+def test_what_a_chapter_measured_is_kept_with_its_outputs(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "BUILD", tmp_path / "_build")
+    monkeypatch.setenv("PROFILE", "quick")
+    code = "open('results/chapter.json', 'w').write('ours');"
+    path = small_book(tmp_path, [code])
+    measured = path.parent / "results" / "chapter.json"
+    measured.parent.mkdir()
+    measured.write_text("the book's")
+    build.execute(path)
+    assert measured.read_text() == "ours"
+    measured.write_text("the book's")
+    build.execute(path)
+    assert measured.read_text() == "ours"
 
 
 def test_a_failing_chapter_names_its_cell(tmp_path, monkeypatch):

@@ -107,6 +107,27 @@ def test_a_torn_file_is_named_and_trained_again(capsys):
     assert (fresh.get_weights()[0] == 8.0).all()
 
 
+@pytest.mark.parametrize("content", [None, "torn"])
+def test_weights_without_their_history_are_trained_again_from_the_start(content):
+    network = model()
+    cache.train_once(network, trainer(network, 7.0, []), method="m")
+    (history,) = cache.folder().glob("*.json")
+    history.unlink()
+    if content:
+        history.write_text(content)
+    fresh = model(1)
+    before = fresh.get_weights()
+    begun_with = []
+
+    def train():
+        begun_with.extend(fresh.get_weights())
+        return {"loss": [0.0]}
+
+    cache.train_once(fresh, train, method="m")
+    assert all(map(np.array_equal, begun_with, before))
+    assert len(begun_with) == len(before)
+
+
 def test_an_interrupted_training_leaves_nothing_behind():
     network = model()
 

@@ -114,13 +114,16 @@ def test_a_process_with_two_devices_equals_one_device(command, trained, tmp_path
     np.testing.assert_allclose(report["losses"], alone["losses"], rtol=1e-4)
 
 
-def test_checkpoints_of_a_run_with_other_settings_are_refused(tmp_path):
+def test_checkpoints_of_another_run_are_refused(tmp_path):
     run = new_run(tmp_path)
     distributed.claim_checkpoints(run, tmp_path / "checkpoints")
     distributed.claim_checkpoints(run, tmp_path / "checkpoints")
     other = replace(run, batch_size=16)
     with pytest.raises(ValueError, match=r"'batch_size': 8.*choose another folder"):
         distributed.claim_checkpoints(other, tmp_path / "checkpoints")
+    np.save(tmp_path / "images.npy", 255 - IMAGES)
+    with pytest.raises(ValueError, match="choose another folder"):
+        distributed.claim_checkpoints(run, tmp_path / "checkpoints")
 
 
 # ---------------------------------------------------------------------- other processes
@@ -160,7 +163,7 @@ def test_workers_that_fail_are_named_and_leave_nobody_behind(
     monkeypatch.setattr(distributed, "STARTS", 1)
     run = new_run(tmp_path)
     (tmp_path / "images.npy").write_text("no images")
-    with pytest.raises(RuntimeError, match=r"(?s)worker0.*Error"):
+    with pytest.raises(RuntimeError, match=r"(?s)worker0 failed.*Error"):
         distributed.local(run, 2)
     assert len(started) == 2
     assert not still_running(started)
@@ -187,5 +190,6 @@ def test_a_worker_left_alone_ends_by_itself(tmp_path):
     process = distributed.start(run, "worker", "--limit", 3, TF_CONFIG=config)
     try:
         assert process.wait(timeout=100) == 1
+        assert "Timeout (" in (tmp_path / "worker.log").read_text("utf-8")
     finally:
         distributed.end([process])

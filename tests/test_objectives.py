@@ -198,6 +198,12 @@ def test_one_answer_to_everything_is_what_variance_forbids():
     assert found == pytest.approx([0, 0.99, 0])
 
 
+def test_a_batch_of_one_image_has_no_variance_but_a_loss():
+    x, z = slope(1), rng.normal(size=(2, 4)).astype("float32")
+    loss = vicreg(x).compute_loss(x, y_pred=ops.convert_to_tensor(z))
+    assert np.isfinite(float(loss))
+
+
 def test_the_cache_tells_settings_apart(monkeypatch, tmp_path):
     monkeypatch.setenv("PRETRAIN_CACHE", str(tmp_path))
     x = slope(16)

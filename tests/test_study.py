@@ -129,10 +129,18 @@ def test_methods_are_compared_on_the_same_nested_subsets():
     )
 
 
-@pytest.mark.parametrize("name", study.STUDIES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, its in study.STUDIES.items()
+        if name != QUICK.name and any(size.seeds for size in its.sizes)
+    ],
+)
 def test_the_stored_rows_use_what_did_best_on_validation_images(name):
     store = study.Store(study.STUDIES[name], claims.RESULTS)
     tuning, rows = store.rows(study.TUNED), store.rows(study.ROWS)
+    assert rows
     keys = [(r["method"], r["labels_per_class"], r["seed"]) for r in rows]
     assert len(keys) == len(set(keys))
     for row in rows:

@@ -38,7 +38,8 @@ from sphinx.cmd.build import main as sphinx
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
-SOURCES = ("_config.yml", "_toc.yml", "book", "vendor")
+# A full run records what it was made with, down to the lock of the packages.
+SOURCES = ("_config.yml", "_toc.yml", "requirements.lock", "book", "vendor")
 LEFT_OUT = (".cache", "__pycache__", ".ipynb_checkpoints", "_build")
 
 
@@ -163,6 +164,10 @@ def execute(path: Path, again: bool = False) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     key = fingerprint(notebook, path)
     kept = BUILD / "executed" / os.environ["PROFILE"] / path.name
+    # What a full run measures, others read: it belongs to the outputs.
+    measured = path.parent / "results" / f"{path.stem}.json"
+    kept_measured = kept.with_suffix(".json")
+    before = measured.read_bytes() if measured.exists() else None
     if kept.exists() and not again:
         earlier = nbformat.read(kept, as_version=4)
         if earlier.metadata.build["key"] == key:
@@ -174,6 +179,8 @@ def execute(path: Path, again: bool = False) -> nbformat.NotebookNode:
                     cell.outputs = result.outputs
                     cell.execution_count = result.execution_count
             notebook.metadata.build = earlier.metadata.build
+            if kept_measured.exists():
+                shutil.copy2(kept_measured, measured)
             print(f"  {path.stem}: unchanged since its last run", flush=True)
             return notebook
 
@@ -218,7 +225,10 @@ def execute(path: Path, again: bool = False) -> nbformat.NotebookNode:
     seconds = round(progress.seconds, 1)
     notebook.metadata.build = {"key": key, "seconds": seconds, "peak_mb": memory}
     clean(notebook, path.parent)
+    kept_measured.unlink(missing_ok=True)
     write_notebook(notebook, kept)
+    if measured.exists() and measured.read_bytes() != before:
+        shutil.copy2(measured, kept_measured)
     print(f"  {path.stem}: {seconds:.0f} s", flush=True)
     return notebook
 
@@ -608,6 +618,8 @@ def main() -> None:
     arguments = parser.parse_args()
     # Weights that a chapter trains are found again by the next run.
     os.environ.setdefault("PRETRAIN_CACHE", str(ROOT / "book" / ".cache"))
+    if images := os.environ.get("PRETRAIN_CIFAR10"):  # chapters run in other folders
+        os.environ["PRETRAIN_CIFAR10"] = os.path.abspath(images)
     try:
         if arguments.command == "publish":
             publish(arguments.chapters)

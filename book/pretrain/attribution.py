@@ -41,13 +41,9 @@ def gradient(function: Callable, x: np.ndarray) -> np.ndarray:
         import jax
 
         slope = jax.grad(lambda z: ops.sum(function(z)))(start)
-    elif engine == "torch":
-        start.requires_grad_(True)
-        ops.sum(function(start)).backward()
-        slope = start.grad
     else:
         raise NotImplementedError(
-            f"Gradients need tensorflow, jax or torch below Keras, not {engine}."
+            f"Gradients need tensorflow or jax below Keras, not {engine}."
         )
     return ops.convert_to_numpy(slope)
 

@@ -204,11 +204,14 @@ def train_once(
     weights = folder() / f"{stem}.weights.h5"
     history_file = folder() / f"{stem}.json"
     if weights.exists():
+        untrained = model.get_weights()
         try:
+            history = read_json(history_file)
             model.load_weights(weights)
-            return read_json(history_file)
+            return history
         except (OSError, ValueError, KeyError) as error:
             print(f"{weights.name} is damaged ({error}): training it again.")
+            model.set_weights(untrained)  # a part may have been loaded
     history = train()
     history = {name: [float(v) for v in values] for name, values in history.items()}
     write_text(history_file, json.dumps(history))

@@ -39,7 +39,7 @@ import numpy as np
 from keras import layers
 
 from pretrain import models
-from pretrain.cache import read_json, write_text, write_whole
+from pretrain.cache import digest, read_json, write_text, write_whole
 
 NORMALISATION = {
     "none": layers.Identity,
@@ -150,7 +150,7 @@ def train(
         step since, and its seconds.
 
     Raises:
-        ValueError: if the checkpoints are those of a run with other settings.
+        ValueError: if the checkpoints are those of a run with other settings or images.
     """
     import tensorflow as tf
 
@@ -193,9 +193,10 @@ def train(
 
 
 def claim_checkpoints(run: Run, checkpoints: Path) -> None:
-    """Write the settings of a run beside its checkpoints, or compare with them."""
+    """Write what decides a run beside its checkpoints, or compare with that."""
     kept = ("steps", "batch_size", "normalisation")
-    ours = {name: getattr(run, name) for name in kept}
+    ours: dict[str, object] = {name: getattr(run, name) for name in kept}
+    ours["images"] = digest([run.images()])
     path = checkpoints / "settings.json"
     if not path.exists():
         checkpoints.mkdir(parents=True, exist_ok=True)
@@ -381,12 +382,13 @@ def call(
         RuntimeError: if it failed, or took more than `limit` seconds.
     """
     process = start(run, command, *options, "--limit", limit)
+    deadline = time.monotonic() + limit
     try:
-        well = ended_well([process], time.monotonic() + limit)
+        well = ended_well([process], deadline)
     finally:
         end([process])
     if not well:
-        raise RuntimeError(said(run, command))
+        raise RuntimeError(said(run, command, deadline))
     return result(run, command)
 
 
@@ -429,7 +431,7 @@ def local(
             return again
         if time.monotonic() > deadline:
             break
-    raise RuntimeError(said(run, "worker0"))
+    raise RuntimeError(said(run, "worker0", deadline))
 
 
 def free_ports(n: int) -> list[int]:
@@ -441,11 +443,12 @@ def free_ports(n: int) -> list[int]:
     return ports
 
 
-def said(run: Run, name: str) -> str:
-    """Return the end of what a process printed."""
+def said(run: Run, name: str, deadline: float) -> str:
+    """Return how a process ended badly, and the end of what it printed."""
+    how = "took too long" if time.monotonic() > deadline else "failed"
     path = run.folder / f"{name}.log"
     lines = path.read_text("utf-8", errors="replace").splitlines()[-20:]
-    return f"{name} failed, or took too long. The end of {path}:\n" + "\n".join(lines)
+    return f"{name} {how}. The end of {path}:\n" + "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -463,8 +466,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = commands[given.pop("command")]
     run = Run(*(given.pop(field.name) for field in fields(Run)))
     # Who started this process may be gone, and a worker waits for others for ever, deep
-    # inside TensorFlow, where no thread of Python can run: this clock is none.
-    faulthandler.dump_traceback_later(given["limit"], exit=True)
+    # inside TensorFlow, where no thread of Python can run: this clock is none. `local`
+    # keeps the time itself, and ends its workers.
+    if command is not local:
+        faulthandler.dump_traceback_later(given["limit"], exit=True)
     takes = inspect.signature(command).parameters
     command(run, **{name: given[name] for name in given if name in takes})
 

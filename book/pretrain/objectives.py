@@ -359,7 +359,7 @@ class VICReg(TwoViews):
             rows, size = ops.shape(view)
             centred = view - ops.mean(view, axis=0)
             shared = ops.matmul(ops.transpose(centred), centred)
-            shared = shared / ops.cast(rows - 1, view.dtype)
+            shared = shared / ops.cast(ops.maximum(rows - 1, 1), view.dtype)
             own = ops.diagonal(shared)
             lacking = ops.relu(1 - ops.sqrt(own + 1e-4))
             variance += ops.mean(lacking) / 2

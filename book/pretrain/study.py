@@ -600,7 +600,7 @@ def selected(study: Study, methods, labels, seeds) -> list[Size]:
             if one not in there:
                 raise ValueError(
                     f"{study.name} has no {kind} {one!r}; it has "
-                    f"{', '.join(map(str, sorted(there)))}."
+                    f"{', '.join(map(str, sorted(there))) or 'none'}."
                 )
     return [
         replace(
@@ -639,8 +639,8 @@ def in_parallel(
 ) -> Iterator[dict]:
     """Call `work` with the arguments of each job; yield the results as they come.
 
-    The processes that joblib starts here get one thread each. Workers that were started
-    elsewhere have to be started so.
+    The processes that joblib starts here get one thread each, and no GPU. Workers that
+    were started elsewhere have to be started so.
 
     Args:
         jobs: (cost, arguments) of each; the costs make the estimate of the time left.
@@ -648,6 +648,7 @@ def in_parallel(
     # One core for each worker: the rows then do not depend on the number of cores,
     # and small networks gain little from a second one.
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # each would take all of a GPU's memory
     parallel = joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
     calls = (joblib.delayed(_with_cost)(work, *job) for job in jobs)
     total = sum(cost for cost, _ in jobs)
@@ -658,7 +659,9 @@ def in_parallel(
 
 
 def _with_cost(work: Callable[..., dict], cost: int, arguments: tuple) -> tuple:
+    # Nothing of what this process did before shall decide the row.
     keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
     return cost, work(*arguments)
 
 
@@ -676,7 +679,7 @@ def main() -> None:
     study = STUDIES[asked.pop("name")]
     try:
         rows = run(study, **asked)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         parser.exit(2, f"{error}\n")
     print(f"{study.name}: {len(rows)} rows.")
 
