@@ -177,7 +177,7 @@ def test_pretrain_cifar10_names_a_copy(tmp_path, monkeypatch):
     assert dataset.name == "cifar10"
     assert "copy" in dataset.source
     monkeypatch.setenv("PRETRAIN_CIFAR10", str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="nowhere is neither"):
+    with pytest.raises(ValueError, match="nowhere is not there"):
         data.load("cifar10")
 
 
@@ -187,6 +187,12 @@ def test_a_folder_without_a_split_is_split_the_same_way_each_time(tmp_path):
     assert (np.bincount(dataset.y_test) == 2).all()
     assert (np.bincount(dataset.y_train) == 8).all()
     np.testing.assert_array_equal(dataset.x_test, data.load(str(folder)).x_test)
+
+
+def test_a_class_of_one_image_cannot_be_split(tmp_path):
+    folder = write_folder(tmp_path / "pets", parts=("",), per_class=1)
+    with pytest.raises(ValueError, match=r"'cat' has a single image"):
+        data.load(str(folder))
 
 
 def test_any_size_becomes_32_by_32(tmp_path):
@@ -276,6 +282,21 @@ def test_a_damaged_download_is_named_and_fetched_again(tmp_path, monkeypatch, ca
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", download)
     assert data.load("cifar10").x_train.shape == (20, 32, 32, 3)
     assert "cifar-10-batches-py-target" in capsys.readouterr().out
+
+
+def test_a_lost_connection_costs_no_file_that_is_there(tmp_path, monkeypatch):
+    stored = tmp_path / "datasets" / "fashion-mnist" / "train-images-idx3-ubyte.gz"
+    stored.parent.mkdir(parents=True)
+    stored.write_bytes(b"whole")
+
+    def download():
+        raise Exception("URL fetch failure on the second file")
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", download)
+    with pytest.raises(ConnectionError, match="could not be downloaded"):
+        data.load("fashion-full")
+    assert stored.read_bytes() == b"whole"
 
 
 def test_a_download_with_wrong_contents_is_refused(tmp_path, monkeypatch):

@@ -157,6 +157,12 @@ def test_a_probe_separates_clusters_and_chooses_on_validation_data():
     assert probe.strength == best
 
 
+def test_a_probe_without_an_image_of_some_class_is_refused():
+    f, y = np.ones((4, 3), "float32"), np.array([0, 2, 2, 0])
+    with pytest.raises(ValueError, match=r"y_train lacks \[1, 3\]"):
+        transfer.linear_probe(f, y, f, np.array([0, 1, 2, 3]))
+
+
 def test_with_few_rows_the_short_cut_gives_the_same_probe():
     train, val = clusters(30, 200, 0), clusters(200, 200, 1)
     fast = transfer.linear_probe(*train, *val, strengths=[0.01])

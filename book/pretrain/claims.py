@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pretrain.cache import engine_version, read_json, write_json, write_text
 from pretrain.data import ImageDataset
-from pretrain.profiles import Profile
+from pretrain.profiles import Profile, has_gpu
 
 BOOK = Path(__file__).parent.parent
 RESULTS = BOOK / "results"
@@ -99,7 +99,8 @@ def provenance(dataset: ImageDataset, profile: str, seeds: Sequence[int]) -> dic
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in packages}
         | {"engine": engine_version()},
-        "hardware": f"{_processor()}, {os.cpu_count()} cores",
+        "hardware": f"{_processor()}, {os.cpu_count()} cores"
+        + (", with a GPU" if has_gpu() else ""),
         "dataset": dataset.source,
         "sha256": dataset.sha256,
         "profile": profile,

@@ -358,7 +358,8 @@ def _fetch(
         # whatever the reader of its format raises.
         except Exception as error:
             found = [path for path in cached if path.is_file() or _has_files(path)]
-            if not found:
+            # Without a connection, what is there already is whole as far as it goes.
+            if not found or "URL fetch failure" in str(error):
                 raise _no_network(name, error) from error
             places = ", ".join(path.name for path in found)
             print(f"The stored copy of {name} ({places}) is damaged: {error}. {then}")
@@ -446,7 +447,8 @@ def _load_folder(path: Path, name: str) -> ImageDataset:
     elif path.is_dir():
         files = _Folder(path)
     else:
-        raise ValueError(f"{path.name} is neither a folder nor a .zip file.")
+        kind = "neither a folder nor a .zip file" if path.exists() else "not there"
+        raise ValueError(f"{path} is {kind}.")
     sha256 = files.sha256()
     code = cache.code_hash(_read_images)
     stored = cache.folder() / f"images-{sha256[:16]}-{code}.npz"
@@ -477,6 +479,11 @@ def _hold_out_test(parts: dict) -> dict:
     test = np.zeros(len(y), bool)
     for c in np.unique(y):
         of_class = order[y[order] == c]
+        if len(of_class) < 2:
+            raise ValueError(
+                f"Class {str(parts['class_names'][c])!r} has a single image. Without a "
+                "folder for tests, each class needs one to learn from and one to test."
+            )
         test[of_class[: max(1, len(of_class) // 5)]] = True
     train = {"x_train": x[~test], "y_train": y[~test]}
     return {**parts, **train, "x_test": x[test], "y_test": y[test]}

@@ -66,9 +66,15 @@ def linear_probe(
 
     Args:
         f_train, f_val: features, shape (n, features).
-        y_train, y_val: labels, shape (n,). All classes must occur in `y_train`.
+        y_train, y_val: labels, shape (n,), counted from 0.
         strengths: candidates for C of scikit-learn's `LogisticRegression`.
+
+    Raises:
+        ValueError: if a class does not occur in `y_train`.
     """
+    classes = range(1 + max(y_train.max(), y_val.max()))
+    if missing := sorted(set(classes) - set(y_train.tolist())):
+        raise ValueError(f"A probe needs each class once: y_train lacks {missing}.")
     mean = f_train.mean(axis=0)
     scale = f_train.std(axis=0)
     scale[scale < 1e-6] = 1.0
