@@ -1,13 +1,14 @@
 # The whole interface of the book: `make help` lists it.
 
+RUN := .venv/bin/python
+
 # A Python from 3.10 to 3.13, the versions that TensorFlow is built for. To name one:
 # make book PYTHON=/path/to/python3.12
 SUPPORTED := import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
-CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python .venv/bin/python
+CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python $(RUN)
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c "$(SUPPORTED)" 2>/dev/null && { echo $$p; break; }; done)
 
-RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 
 # A virtual environment whose Python is gone or was replaced is made anew.

@@ -226,9 +226,11 @@ def execute(path: Path, again: bool = False) -> nbformat.NotebookNode:
     notebook.metadata.build = {"key": key, "seconds": seconds, "peak_mb": memory}
     clean(notebook, path.parent)
     kept_measured.unlink(missing_ok=True)
-    write_notebook(notebook, kept)
     if measured.exists() and measured.read_bytes() != before:
+        kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(measured, kept_measured)
+    # Last: whoever finds the notebook takes all of it for done.
+    write_notebook(notebook, kept)
     print(f"  {path.stem}: {seconds:.0f} s", flush=True)
     return notebook
 
