@@ -218,6 +218,19 @@ def test_each_commit_and_machine_that_made_rows_is_named_once(
     assert "machine: old, " in card and "machine: new, " in card
 
 
+def test_a_card_names_few_commits_and_counts_many(fakes, tmp_path, monkeypatch):
+    study.run(SMALL, methods=["plain"], folder=tmp_path)
+    monkeypatch.setattr(claims, "RESULTS", tmp_path)
+    monkeypatch.setitem(study.STUDIES, SMALL.name, SMALL)
+    path = study.Store(SMALL, tmp_path).path(".json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    made = content["provenance"][0]
+    for commits, shown in (("aabb", "commit a, b;"), ("abcd", "4 commits, a … d")):
+        content["provenance"] = [made | {"commit": c} for c in commits]
+        path.write_text(json.dumps(content), encoding="utf-8")
+        assert f"code: {shown}" in study.card(SMALL.name)
+
+
 @pytest.mark.parametrize("part", ["code", "sha256", "grid"])
 def test_rows_of_other_code_data_or_grid_are_not_mixed(fakes, tmp_path, part):
     study.run(SMALL, methods=["plain"], folder=tmp_path)

@@ -470,7 +470,10 @@ def card(name: str) -> str:
     hours = sum(float(row["train_seconds"]) for row in rows + tuning) / 3600
     last = runs[-1]
     versions = ", ".join(f"{k} {v}" for k, v in last["versions"].items())
-    commits = [(made["commit"] or "unknown")[:9] for made in runs]
+    commits = list(dict.fromkeys((made["commit"] or "unknown")[:9] for made in runs))
+    code = f"commit {', '.join(commits)}"
+    if len(commits) > 3:
+        code = f"{len(commits)} commits, {commits[0]} … {commits[-1]} ({path.name})"
     machines: dict[str, list[str]] = {}
     for made in runs:
         machines.setdefault(made["hardware"], []).append(made["date"])
@@ -483,7 +486,7 @@ def card(name: str) -> str:
     lines = (
         f"{name}: {done}; {hours:.1f} hours of one core",
         f"data: {last['dataset']}, sha256 {last['sha256'][:16]}…",
-        f"code: commit {', '.join(commits)}; {versions}",
+        f"code: {code}; {versions}",
         *(
             f"machine: {hardware}, {' to '.join(dict.fromkeys((days[0], days[-1])))}"
             for hardware, days in machines.items()
