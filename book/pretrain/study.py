@@ -114,7 +114,12 @@ def label_efficiency(
     """Return the study behind the book's label-efficiency curves."""
     steps = {1: 300, 4: 600, 10: 1_000, 25: 1_500, 100: 2_500, 400: 5_000}
     sizes = [Size(n, s, s // 2, (0, 1, 2, 3, 4), methods) for n, s in steps.items()]
-    few = ("from scratch", "autoencoder, frozen", "autoencoder, fine-tuned")
+    few = (
+        "random, frozen",
+        "from scratch",
+        "autoencoder, frozen",
+        "autoencoder, fine-tuned",
+    )
     # Twenty passes are too few for strong augmentation to pay. In still shorter runs,
     # what weight decay does in the end cannot be seen.
     sizes.append(Size(0, 30_000, 7_500, (0, 1, 2), few, "light"))
