@@ -10,6 +10,7 @@ from dataclasses import astuple
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from pretrain.stats import Interval
@@ -264,7 +265,7 @@ def name_ends(axis: plt.Axes, ends: Sequence[tuple[float, float, str, str]]) -> 
             va="center",
             fontsize=9,
             annotation_clip=False,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # over lines
+            path_effects=[withStroke(linewidth=3, foreground="white")],  # over lines
         )
 
 
