@@ -13,6 +13,7 @@ from pretrain import cache, objectives
 from pretrain.layers import RandomCropFlip, two_view_augmentation
 from pretrain.methods import (
     FROZEN,
+    METHODS,
     Fitted,
     Task,
     method,
@@ -52,15 +53,11 @@ def contrastive_encoder(task: Task) -> tuple[keras.Model, float]:
     return model.encoder, history["seconds"][0]
 
 
-def from_stages(*rates: float) -> tuple[dict[str, float], ...]:
-    """Return settings: how many stages to keep, and the learning rate."""
-    return tuple(
-        {"stages": stages, "learning_rate": rate, "weight_decay": 0.5}
-        for stages, rate in product((3, 4), rates)
-    )
-
-
-FROM_STAGES = from_stages(2e-3, 6e-3)
+# How many stages to keep, and the learning rate.
+FROM_STAGES = tuple(
+    {"stages": stages, "learning_rate": rate, "weight_decay": 0.5}
+    for stages, rate in product((3, 4), (2e-3, 6e-3))
+)
 
 
 @method("rotation, frozen", FROZEN, rotation_encoder)
@@ -85,27 +82,6 @@ def contrastive_frozen(task: Task, **which) -> Fitted:
 def contrastive_fine_tuned(task: Task, **settings) -> Fitted:
     """The same encoder, or its first three stages, trained on with a new head."""
     return start_from(task, *contrastive_encoder(task), **settings)
-
-
-def both_encoders(task: Task) -> tuple[tuple[keras.Model, float], ...]:
-    """Return both encoders, each with its training seconds."""
-    return rotation_encoder(task), contrastive_encoder(task)
-
-
-# Of the rates above, the larger one never won where a network was alone.
-@method("both tasks, fine-tuned", from_stages(7e-4, 2e-3), both_encoders)
-def both_fine_tuned(task: Task, stages: int, **settings) -> Fitted:
-    """Two networks, one from each encoder, that decide by the sum of their logits."""
-    encoders, seconds = zip(*both_encoders(task), strict=True)
-    trained = [
-        train_logits(task, *network_from(task, encoder, stages), **settings)
-        for encoder in encoders
-    ]
-
-    def predict(x):
-        return sum(logits(x) for logits in trained).argmax(axis=1)
-
-    return Fitted(predict, pretrain_seconds=sum(seconds))
 
 
 def most_sure(logits: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -168,6 +144,32 @@ def rotation_self_trained(task: Task, stages: int, share: float) -> Fitted:
         lambda x: sum(network(x) for network in trained).argmax(axis=1),
         pretrain_seconds=seconds,
     )
+
+
+def pretrained_longer(task: Task) -> Task:
+    """Return the task with three times as many passes over the unlabelled images."""
+    return replace(task, pretrain_epochs=3 * task.pretrain_epochs)
+
+
+def long_rotation_encoder(task: Task) -> tuple[keras.Model, float]:
+    """Return an encoder that learned to tell quarter turns for three times as long."""
+    return rotation_encoder(pretrained_longer(task))
+
+
+@method("long rotation, fine-tuned", FROM_STAGES, long_rotation_encoder)
+def long_rotation_fine_tuned(task: Task, **settings) -> Fitted:
+    """The same as "rotation, fine-tuned", from that encoder."""
+    return rotation_fine_tuned(pretrained_longer(task), **settings)
+
+
+@method(
+    "long rotation, self-trained",
+    METHODS["rotation, self-trained"].grid,
+    long_rotation_encoder,
+)
+def long_rotation_self_trained(task: Task, **which) -> Fitted:
+    """The same as "rotation, self-trained", from that encoder."""
+    return rotation_self_trained(pretrained_longer(task), **which)
 
 
 PATCH = 6  # pixels on a side

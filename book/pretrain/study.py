@@ -100,9 +100,10 @@ HIGHER = (
     "rotation, frozen",
     "rotation, fine-tuned",
     "rotation, self-trained",
+    "long rotation, fine-tuned",
+    "long rotation, self-trained",
     "contrastive, frozen",
     "contrastive, fine-tuned",
-    "both tasks, fine-tuned",
     "ImageNet, frozen",
     "ImageNet, LP-FT",
 )
@@ -119,7 +120,9 @@ def label_efficiency(
         "from scratch",
         "autoencoder, frozen",
         "autoencoder, fine-tuned",
+        "ImageNet, frozen",
     )
+    few = tuple(name for name in few if name in methods)
     # Twenty passes are too few for strong augmentation to pay. In still shorter runs,
     # what weight decay does in the end cannot be seen.
     sizes.append(Size(0, 30_000, 7_500, (0, 1, 2), few, "light"))
