@@ -421,6 +421,9 @@ def test_chapters_read_what_a_study_stored(fakes, tmp_path, monkeypatch):
     counts = study.confusion(SMALL.name, "plain", 2)
     assert counts.sum() == 3 * len(data.load("fashion").x_test)
     assert (counts[:, 1:] == 0).all()
+    np.testing.assert_array_equal(
+        study.confusion(SMALL.name, "plain", 2, seed=1), counts / 3
+    )
     pretraining, training = study.seconds(SMALL.name, "plain", 2)
     assert pretraining == 0 and training >= 0
     rates = [run["rate"] for run in study.tried(SMALL.name)]

@@ -542,9 +542,16 @@ def seconds(name: str, method: str, labels_per_class: int) -> tuple[float, float
     return pretraining, training
 
 
-def confusion(name: str, method: str, labels_per_class: int) -> np.ndarray:
-    """Return stored counts, summed over the seeds: (true class, answer)."""
-    rows = stored(name, ROWS, method=method, labels_per_class=labels_per_class)
+def confusion(
+    name: str, method: str, labels_per_class: int, **wanted: object
+) -> np.ndarray:
+    """Return stored counts, summed over the seeds: (true class, answer).
+
+    Args:
+        wanted: what else a row must have, such as a `seed`.
+    """
+    wanted |= {"method": method, "labels_per_class": labels_per_class}
+    rows = stored(name, ROWS, **wanted)
     return sum(np.array(json.loads(row["confusion"])) for row in rows)
 
 
