@@ -4,7 +4,7 @@ Colours are those of Okabe and Ito (2008), which colour-blind readers can tell a
 Every function displays its figure; none returns one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 
 import matplotlib.pyplot as plt
@@ -181,6 +181,13 @@ def points(
         ends.append((i.mean, x, name, dot.get_color()))
     axis.set(xscale="log", xlabel=x_label, ylabel=y_label)
     axis.margins(x=0.25)  # room for the names
+
+    def beside(x):
+        """Return the last of the dots that follow each other within a factor of 10."""
+        for other in sorted(x for x, _ in dots.values()):
+            x = other if x <= other < 10 * x else x
+        return x
+
     for name, height in levels.items():
         axis.axhline(height, color="black", linewidth=1)
         axis.annotate(
@@ -191,7 +198,7 @@ def points(
             va="bottom",
             fontsize=9,
         )
-    name_ends(axis, ends)
+    name_ends(axis, ends, beside)
     show(figure, alt)
 
 
@@ -242,25 +249,35 @@ def columns_of(line: Mapping[float, Interval]) -> tuple[Sequence[float], ...]:
     return x, *zip(*(astuple(line[n]) for n in x), strict=True)
 
 
-def name_ends(axis: plt.Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+def name_ends(
+    axis: plt.Axes,
+    ends: Sequence[tuple[float, float, str, str]],
+    beside: Callable[[float], float] | None = None,
+) -> None:
     """Write names beside the right ends of lines, moved apart where they would collide.
 
     Args:
         ends: (y, x, name, colour) of each line.
+        beside: x of an end → x that its name shall stand beside, in a column with
+            others; thin lines join them. Default: each beside its own end.
     """
     figure = axis.figure
     figure.canvas.draw()
-    spacing = 14 * figure.dpi / 72
-    previous = -np.inf
+    points = 72 / figure.dpi  # of a pixel
+    previous: dict[float | None, float] = {}
+    join = {"arrowstyle": "-", "linewidth": 0.7, "relpos": (0, 0.5), "shrinkA": 0}
     for y, x, name, colour in sorted(ends):
-        _, height = axis.transData.transform((x, y))
-        placed = max(height, previous + spacing)
-        previous = placed
+        left, height = axis.transData.transform((x, y))
+        column = beside(x) if beside else None
+        right = axis.transData.transform((column, y))[0] + 16 if beside else left
+        placed = max(height, previous.get(column, -np.inf) + 14 / points)
+        previous[column] = placed
         axis.annotate(
             name,
             (x, y),
-            xytext=(8, (placed - height) * 72 / figure.dpi),
+            xytext=(8 + (right - left) * points, (placed - height) * points),
             textcoords="offset points",
+            arrowprops=join | {"color": colour} if beside else None,
             color=colour,
             va="center",
             fontsize=9,
