@@ -1,6 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from pretrain import plots
 from pretrain.stats import Interval
@@ -94,7 +95,8 @@ def test_dots_and_points_stand_where_the_numbers_are(shown):
     assert list(axis.lines[-1].get_ydata()) == [4.5, 4.5]
     assert {text.get_text() for text in axis.texts} == {"a", "b", "c"}
     # Names of dots that are close to each other stand in one column.
-    left = {text.get_text(): text.get_window_extent().x0 for text in axis.texts}
+    axis.figure.canvas.draw()
+    left = {t.get_text(): Text.get_window_extent(t).x0 for t in axis.texts}
     assert left["a"] == pytest.approx(left["b"], abs=1)
     plots.panels({"a": {1: values["a"]}}, x_label="x", y_label="y", alt="p", columns=1)
     assert [axis.get_title() for axis in shown[-1][0].axes] == ["a"]

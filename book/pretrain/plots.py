@@ -12,6 +12,7 @@ import numpy as np
 from IPython.display import display
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from pretrain.stats import Interval
 
@@ -267,16 +268,18 @@ def name_ends(
     previous: dict[float | None, float] = {}
     join = {"arrowstyle": "-", "linewidth": 0.7, "relpos": (0, 0.5), "shrinkA": 0}
     for y, x, name, colour in sorted(ends):
-        left, height = axis.transData.transform((x, y))
-        column = beside(x) if beside else None
-        right = axis.transData.transform((column, y))[0] + 16 if beside else left
-        placed = max(height, previous.get(column, -np.inf) + 14 / points)
-        previous[column] = placed
+        column = beside(x) if beside else x
+        _, height = axis.transData.transform((x, y))
+        # Names beside their own ends may collide wherever these are.
+        key = column if beside else None
+        placed = max(height, previous.get(key, -np.inf) + 14 / points)
+        previous[key] = placed
+        shift = {"x": 16 if beside else 8, "y": (placed - height) * points}
         axis.annotate(
             name,
             (x, y),
-            xytext=(8 + (right - left) * points, (placed - height) * points),
-            textcoords="offset points",
+            (column, y),
+            textcoords=offset_copy(axis.transData, figure, units="points", **shift),
             arrowprops=join | {"color": colour} if beside else None,
             color=colour,
             va="center",
