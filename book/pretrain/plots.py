@@ -264,7 +264,7 @@ def name_ends(
     """
     figure = axis.figure
     figure.canvas.draw()
-    points = 72 / figure.dpi  # of a pixel
+    pixel = 72 / figure.dpi  # in points
     previous: dict[float | None, float] = {}
     join = {"arrowstyle": "-", "linewidth": 0.7, "relpos": (0, 0.5), "shrinkA": 0}
     for y, x, name, colour in sorted(ends):
@@ -272,9 +272,9 @@ def name_ends(
         _, height = axis.transData.transform((x, y))
         # Names beside their own ends may collide wherever these are.
         key = column if beside else None
-        placed = max(height, previous.get(key, -np.inf) + 14 / points)
+        placed = max(height, previous.get(key, -np.inf) + 14 / pixel)
         previous[key] = placed
-        shift = {"x": 16 if beside else 8, "y": (placed - height) * points}
+        shift = {"x": 16 if beside else 8, "y": (placed - height) * pixel}
         axis.annotate(
             name,
             (x, y),
