@@ -105,6 +105,19 @@ def test_fine_tuning_moves_the_late_stages_alone(task, monkeypatch):
             assert np.array_equal(a, b) != moves, old.name
 
 
+def test_long_fine_tuning_takes_four_times_the_steps(task, monkeypatch):
+    steps = []
+    monkeypatch.setattr(
+        large_scale.transfer,
+        "fine_tune",
+        lambda *_, **settings: steps.append(settings["steps"]),
+    )
+    for name in ("ImageNet, LP-FT", "ImageNet, long LP-FT"):
+        fit = methods.METHODS[name].fit
+        fit(replace(task, steps=160), side=32, stage=6, learning_rate=1e-3)
+    assert steps == [10, 40]
+
+
 def test_four_settings_like_all_others():
-    for name in ("ImageNet, frozen", "ImageNet, LP-FT"):
+    for name in ("ImageNet, frozen", "ImageNet, LP-FT", "ImageNet, long LP-FT"):
         assert len(methods.METHODS[name].grid) == 4

@@ -3,6 +3,7 @@
 The network is EfficientNet-Lite0, see `pretrain.imagenet`.
 """
 
+from dataclasses import replace
 from itertools import product
 
 import keras
@@ -146,6 +147,19 @@ def imagenet_lp_ft(task: Task, side: int, stage: int, learning_rate: float) -> F
         lambda x: models.predict(classifier, x, FEW).argmax(axis=1),
         {"strength": found.strength},
     )
+
+
+@method(
+    "ImageNet, long LP-FT",
+    tuple(
+        {"side": 160, "stage": stage, "learning_rate": rate}
+        for stage, rate in product((2, 4), (3e-4, 1e-3))
+    ),
+    see_validation_images,
+)
+def imagenet_long_lp_ft(task: Task, **settings) -> Fitted:
+    """The same for four times the steps, with room for larger rates and more stages."""
+    return imagenet_lp_ft(replace(task, steps=4 * task.steps), **settings)
 
 
 # The last tap against the side of the image, and all taps at two sides and for three

@@ -106,6 +106,7 @@ HIGHER = (
     "contrastive, fine-tuned",
     "ImageNet, frozen",
     "ImageNet, LP-FT",
+    "ImageNet, long LP-FT",
 )
 
 
