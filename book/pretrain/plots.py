@@ -237,6 +237,8 @@ def panels(
             )
             if line is own:
                 axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+                # A line of one point has no band.
+                axis.vlines(x, low, high, color=colour, linewidth=1)
         axis.set_xscale("log")
         axis.set_title(name, fontsize=10)
     figure.supxlabel(x_label, fontsize=10)
